@@ -1,0 +1,125 @@
+/*
+ * shale/heap.h - allocate and free memory that several processes share.
+ *
+ * A block belongs to the peer that allocated it until it is published: if that peer dies or
+ * detaches first, the block is freed. From publishing on, the block lives until somebody frees it.
+ * Any peer may free a block, from any thread. Blocks are aligned to 16 bytes at least.
+ */
+#ifndef SHALE_HEAP_H
+#define SHALE_HEAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <shale/segment.h>
+#include <shale/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * Allocates at least `size` bytes, uninitialised; size 0 gives a block of 16 bytes.
+ * Returns NULL with errno
+ *   ENOMEM  no room: capacity, budget, huge page pool, a memory limit, or all 4095 lanes in use
+ *   EROFS   the view is read-only; EUCLEAN the segment is damaged
+ *   EUSERS  in a forked child: all peer slots are taken
+ * Threads and processes: safe, lock-free. Since 0.1.
+ */
+SHALE_API void *shale_alloc(struct shale_segment *segment, size_t size);
+
+/*
+ * The same, with the address (and the offset in the segment) a multiple of `alignment`: a power of
+ * two, 1 .. 2 MiB. EINVAL for another alignment. Since 0.1.
+ */
+SHALE_API void *shale_alloc_aligned(struct shale_segment *segment, size_t size, size_t alignment);
+
+/* The same as shale_alloc(), with `size` bytes of zeroes. Since 0.1. */
+SHALE_API void *shale_alloc_zeroed(struct shale_segment *segment, size_t size);
+
+/*
+ * Makes the block at ptr hold at least `size` bytes; its first bytes are kept. Returns ptr, or the
+ * address of a new block with the same contents after freeing the old one, or NULL with errno, and
+ * then the old block is untouched. A published block keeps being published only if it is not moved:
+ * a published block that would have to move gives EBUSY. ptr NULL is shale_alloc(). EINVAL: ptr is
+ * not a live block. Threads and processes: safe if nobody else uses the block. Since 0.1.
+ */
+SHALE_API void *shale_resize(struct shale_segment *segment, void *ptr, size_t size);
+
+/*
+ * Frees a block. NULL is ignored.
+ * -EINVAL   ptr is not the start of a block of this segment (foreign, interior or misaligned)
+ * -EALREADY the block is free already (double free)
+ * -EROFS    the view is read-only; -EUCLEAN the segment is damaged
+ * Threads and processes: safe, lock-free. Since 0.1.
+ */
+SHALE_API int shale_free(struct shale_segment *segment, void *ptr);
+
+/* Bytes usable at ptr, at least the size asked for; 0 if ptr is not a live block. Since 0.1. */
+SHALE_API size_t shale_usable_size(struct shale_segment *segment, const void *ptr);
+
+/* The ref of an address inside the segment; the null ref for NULL or an address outside. Since 0.1. */
+SHALE_API shale_ref shale_ref_of(const struct shale_segment *segment, const void *ptr);
+
+/*
+ * The address of `size` bytes at ref, or NULL if ref is null or they do not fit into the segment's
+ * heap. Nothing is said about the block being live. Since 0.1.
+ */
+SHALE_API void *shale_ptr(const struct shale_segment *segment, shale_ref ref, size_t size);
+
+/*
+ * Publishes a block: from now on it outlives this peer. Idempotent.
+ * -EINVAL not a live block; -EROFS. Threads and processes: safe. Since 0.1.
+ */
+SHALE_API int shale_publish(struct shale_segment *segment, void *ptr);
+
+/*
+ * Publishes a block by placing its ref into a 64-bit word of the segment: if *location is
+ * `expected`, it becomes the ref of ptr, and the block is published; a death in the middle leaves
+ * either both or a freed block.
+ * `location` is 8-byte aligned, inside a published block. Whoever removes the ref from the word
+ * later uses shale_take_at(), or calls shale_publish() on the block before removing it.
+ * -EAGAIN *location held something else; -EINVAL bad arguments; -EROFS. Since 0.1.
+ */
+SHALE_API int shale_publish_at(struct shale_segment *segment, void *ptr, uint64_t *location,
+			       uint64_t expected);
+
+/*
+ * Removes the ref from *location (leaving 0) and hands the block to the caller, who frees it.
+ * Returns 0 and the block, -ENOENT if the word is 0, -EUCLEAN if it holds no block. Since 0.1.
+ */
+SHALE_API int shale_take_at(struct shale_segment *segment, uint64_t *location, void **ret_ptr);
+
+/*
+ * Gives empty arenas back to the kernel until at most keep_bytes of free arenas are retained.
+ * Returns the number of bytes given back. -EROFS. Since 0.1.
+ */
+SHALE_API int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes);
+
+/* What the heap holds. Set `size` to sizeof(struct ...) before the call. Since 0.1. */
+struct shale_heap_stat {
+	size_t size;
+	uint64_t live_blocks;	  /* allocated and not freed */
+	uint64_t live_bytes;	  /* their usable bytes */
+	uint64_t published_blocks; /* of the live ones */
+	uint64_t own_blocks;	  /* live, not published, allocated by this process */
+	uint64_t retained_bytes;  /* committed heap bytes that hold no live block */
+	uint64_t returned_bytes;  /* given back to the kernel since creation */
+	uint64_t committed_bytes; /* heap bytes committed now */
+	uint64_t slabs_owned;	  /* slabs of living and dead lanes */
+	uint64_t slabs_orphan;
+	uint64_t slabs_free;	  /* in committed arenas */
+	uint64_t spans;		  /* blocks above 32 KiB */
+};
+
+/*
+ * Counts by walking all slabs: exact when quiet, a close figure while others work. Time grows with
+ * the committed bytes. -EINVAL: its size is unknown. Threads and processes: safe. Since 0.1.
+ */
+SHALE_API int shale_heap_stat(struct shale_segment *segment, struct shale_heap_stat *ret_stat);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,135 @@
+/*
+ * view.h - struct shale_segment: this process's private handle on a segment, and the checked ways
+ * from an offset to an address.
+ *
+ * Everything here is private memory. Geometry is copied and checked once, at attach or create;
+ * nothing that a peer can change decides an address without a check against this copy.
+ */
+#ifndef SHALE_SEGMENT_VIEW_H
+#define SHALE_SEGMENT_VIEW_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <shale/segment.h>
+
+#include "base/atomic.h"
+#include "base/bits.h"
+#include "os/os.h"
+#include "segment/segment_layout.h"
+
+struct lane;
+
+/* In a page that reads as zeroes in a forked child: the child finds out that it is not attached. */
+struct view_attachment {
+	uint32_t attached;
+};
+
+struct shale_segment {
+	unsigned char *base;
+	uint64_t serial; /* unique among the views that this process ever had; never 0 */
+	/* geometry, a private copy */
+	uint64_t file_size;
+	uint64_t page_size;
+	uint64_t capacity_bytes;
+	uint64_t heap_offset;
+	uint64_t heap_end;
+	uint64_t arena_table_offset;
+	uint64_t short_facts_offset;
+	uint64_t long_facts_offset;
+	uint64_t lanes_offset;
+	uint64_t peers_offset;
+	uint64_t roots_offset;
+	uint32_t arena_count;
+	uint64_t budget_bytes;
+	uint64_t hash_seed;
+	struct header_shm header; /* the checked copy, for statistics */
+	/* identity of the file */
+	int fd; /* -1 for a private segment */
+	uint64_t dev;
+	uint64_t ino;
+	bool read_only;
+	bool private_memory;
+	uint32_t damaged; /* sticky: damage was met through this view */
+	/* this process as a peer */
+	struct view_attachment *attachment; /* wiped on fork */
+	uint32_t peer;			    /* our slot, 0 when read-only */
+	uint64_t peer_word;
+	struct os_life life;
+	pthread_mutex_t lock; /* guards the two lists and joining again after fork */
+	struct lane *lanes;   /* every lane of this process */
+	struct lane *parked;  /* those whose thread has ended */
+	pthread_key_t key;    /* parks the lane when its thread ends */
+	bool key_made;
+};
+
+static inline void *view_at(const struct shale_segment *view, uint64_t offset)
+{
+	return view->base + offset;
+}
+
+static inline struct header_mutable_shm *view_hints(const struct shale_segment *view)
+{
+	return view_at(view, HEADER_MUTABLE_OFFSET);
+}
+
+static inline struct peer_shm *view_peer(const struct shale_segment *view, uint32_t peer)
+{
+	return (struct peer_shm *)view_at(view, view->peers_offset) + (peer & (PEER_COUNT - 1));
+}
+
+static inline struct lane_shm *view_lane(const struct shale_segment *view, uint32_t lane)
+{
+	return (struct lane_shm *)view_at(view, view->lanes_offset) + (lane & (LANE_COUNT - 1));
+}
+
+/* Lanes 1 .. result - 1 may be looked at; the value is a peer's word, clamped. */
+static inline uint32_t view_lane_high(const struct shale_segment *view)
+{
+	/* pairs: lane.high - slots below the mark are committed before it is raised. */
+	uint32_t high = load_acquire(&view_hints(view)->lane_high);
+
+	return high > LANE_COUNT ? LANE_COUNT : high;
+}
+
+static inline uint32_t view_arena_high(const struct shale_segment *view)
+{
+	/* pairs: arena.high - table entries below the mark are committed before it is raised. */
+	uint32_t high = load_acquire(&view_hints(view)->arena_high);
+
+	return high > view->arena_count ? view->arena_count : high;
+}
+
+/* Offset of an address of this mapping, or 0. */
+static inline uint64_t view_offset_of(const struct shale_segment *view, const void *ptr)
+{
+	uint64_t offset = (uint64_t)((uintptr_t)ptr - (uintptr_t)view->base);
+
+	return offset < view->file_size ? offset : 0;
+}
+
+static inline bool view_in_heap(const struct shale_segment *view, uint64_t offset, uint64_t size)
+{
+	return offset >= view->heap_offset && range_fits(offset, size, view->heap_end);
+}
+
+/* Notes damage and returns the error to pass on. */
+static inline int view_damaged(struct shale_segment *view)
+{
+	/* statistics and an early way out only: nothing rides on its order */
+	store_relaxed(&view->damaged, 1u);
+	return -117; /* -EUCLEAN */
+}
+
+/*
+ * The view's descriptor, verified to be still the segment's file: a program that closes every
+ * descriptor must not make us punch holes into another file. -EBADF.
+ */
+int view_fd(const struct shale_segment *view);
+
+/* Commits [offset, offset + size) of the file, rounded out to pages. -ENOMEM. */
+int view_commit(struct shale_segment *view, uint64_t offset, uint64_t size);
+
+#endif
