@@ -166,57 +166,53 @@ struct test_variant {
  *
  * The integer checks take any mix of signed and unsigned types and compare the mathematical values.
  */
-#define EXPECT_EQ(a, b) TEST_INTS(a, TEST_OP_EQ, b)
-#define EXPECT_NE(a, b) TEST_INTS(a, TEST_OP_NE, b)
-#define EXPECT_LT(a, b) TEST_INTS(a, TEST_OP_LT, b)
-#define EXPECT_LE(a, b) TEST_INTS(a, TEST_OP_LE, b)
-#define EXPECT_GT(a, b) TEST_INTS(a, TEST_OP_GT, b)
-#define EXPECT_GE(a, b) TEST_INTS(a, TEST_OP_GE, b)
-#define ASSERT_EQ(a, b) TEST_MUST(EXPECT_EQ(a, b))
-#define ASSERT_NE(a, b) TEST_MUST(EXPECT_NE(a, b))
-#define ASSERT_LT(a, b) TEST_MUST(EXPECT_LT(a, b))
-#define ASSERT_LE(a, b) TEST_MUST(EXPECT_LE(a, b))
-#define ASSERT_GT(a, b) TEST_MUST(EXPECT_GT(a, b))
-#define ASSERT_GE(a, b) TEST_MUST(EXPECT_GE(a, b))
+#define EXPECT_EQ(a, b)     TEST_INTS(a, #a, TEST_OP_EQ, b, #b)
+#define EXPECT_NE(a, b)     TEST_INTS(a, #a, TEST_OP_NE, b, #b)
+#define EXPECT_LT(a, b)     TEST_INTS(a, #a, TEST_OP_LT, b, #b)
+#define EXPECT_LE(a, b)     TEST_INTS(a, #a, TEST_OP_LE, b, #b)
+#define EXPECT_GT(a, b)     TEST_INTS(a, #a, TEST_OP_GT, b, #b)
+#define EXPECT_GE(a, b)     TEST_INTS(a, #a, TEST_OP_GE, b, #b)
+#define ASSERT_EQ(a, b)     TEST_MUST(TEST_INTS(a, #a, TEST_OP_EQ, b, #b))
+#define ASSERT_NE(a, b)     TEST_MUST(TEST_INTS(a, #a, TEST_OP_NE, b, #b))
+#define ASSERT_LT(a, b)     TEST_MUST(TEST_INTS(a, #a, TEST_OP_LT, b, #b))
+#define ASSERT_LE(a, b)     TEST_MUST(TEST_INTS(a, #a, TEST_OP_LE, b, #b))
+#define ASSERT_GT(a, b)     TEST_MUST(TEST_INTS(a, #a, TEST_OP_GT, b, #b))
+#define ASSERT_GE(a, b)     TEST_MUST(TEST_INTS(a, #a, TEST_OP_GE, b, #b))
 
-#define EXPECT_TRUE(a)  ((a) ? true : test_fail_bool(__FILE__, __LINE__, #a, true))
-#define EXPECT_FALSE(a) ((a) ? test_fail_bool(__FILE__, __LINE__, #a, false) : true)
-#define EXPECT_NULL(a)  EXPECT_PTR_EQ(a, NULL)
-#define EXPECT_NOT_NULL(a) \
-	((a) != NULL ? true : test_fail_bool(__FILE__, __LINE__, #a " != NULL", true))
-#define ASSERT_TRUE(a)      TEST_MUST(EXPECT_TRUE(a))
-#define ASSERT_FALSE(a)     TEST_MUST(EXPECT_FALSE(a))
-#define ASSERT_NULL(a)      TEST_MUST(EXPECT_NULL(a))
-#define ASSERT_NOT_NULL(a)  TEST_MUST(EXPECT_NOT_NULL(a))
+#define EXPECT_TRUE(a)      TEST_BOOL(a, #a, true)
+#define ASSERT_TRUE(a)      TEST_MUST(TEST_BOOL(a, #a, true))
+#define EXPECT_FALSE(a)     TEST_BOOL(!(a), #a, false)
+#define ASSERT_FALSE(a)     TEST_MUST(TEST_BOOL(!(a), #a, false))
+#define EXPECT_NULL(a)      TEST_BOOL((a) == NULL, #a " == NULL", true)
+#define ASSERT_NULL(a)      TEST_MUST(TEST_BOOL((a) == NULL, #a " == NULL", true))
+#define EXPECT_NOT_NULL(a)  TEST_BOOL((a) != NULL, #a " != NULL", true)
+#define ASSERT_NOT_NULL(a)  TEST_MUST(TEST_BOOL((a) != NULL, #a " != NULL", true))
 
-#define EXPECT_PTR_EQ(a, b) test_check_ptr(__FILE__, __LINE__, #a, #b, (a), TEST_OP_EQ, (b))
-#define EXPECT_PTR_NE(a, b) test_check_ptr(__FILE__, __LINE__, #a, #b, (a), TEST_OP_NE, (b))
-#define ASSERT_PTR_EQ(a, b) TEST_MUST(EXPECT_PTR_EQ(a, b))
-#define ASSERT_PTR_NE(a, b) TEST_MUST(EXPECT_PTR_NE(a, b))
+#define EXPECT_PTR_EQ(a, b) TEST_PTRS(a, #a, TEST_OP_EQ, b, #b)
+#define ASSERT_PTR_EQ(a, b) TEST_MUST(TEST_PTRS(a, #a, TEST_OP_EQ, b, #b))
+#define EXPECT_PTR_NE(a, b) TEST_PTRS(a, #a, TEST_OP_NE, b, #b)
+#define ASSERT_PTR_NE(a, b) TEST_MUST(TEST_PTRS(a, #a, TEST_OP_NE, b, #b))
 
 /* `size` bytes at a and at b; a failure shows the first byte that differs and its surroundings. */
-#define EXPECT_MEM_EQ(a, b, size) \
-	test_check_mem(__FILE__, __LINE__, #a, #b, (a), TEST_OP_EQ, (b), (size))
-#define EXPECT_MEM_NE(a, b, size) \
-	test_check_mem(__FILE__, __LINE__, #a, #b, (a), TEST_OP_NE, (b), (size))
-#define ASSERT_MEM_EQ(a, b, size) TEST_MUST(EXPECT_MEM_EQ(a, b, size))
-#define ASSERT_MEM_NE(a, b, size) TEST_MUST(EXPECT_MEM_NE(a, b, size))
+#define EXPECT_MEM_EQ(a, b, size) TEST_MEMS(a, #a, TEST_OP_EQ, b, #b, size)
+#define ASSERT_MEM_EQ(a, b, size) TEST_MUST(TEST_MEMS(a, #a, TEST_OP_EQ, b, #b, size))
+#define EXPECT_MEM_NE(a, b, size) TEST_MEMS(a, #a, TEST_OP_NE, b, #b, size)
+#define ASSERT_MEM_NE(a, b, size) TEST_MUST(TEST_MEMS(a, #a, TEST_OP_NE, b, #b, size))
 
-#define EXPECT_STR_EQ(a, b)       test_check_str(__FILE__, __LINE__, #a, #b, (a), TEST_OP_EQ, (b))
-#define EXPECT_STR_NE(a, b)       test_check_str(__FILE__, __LINE__, #a, #b, (a), TEST_OP_NE, (b))
-#define ASSERT_STR_EQ(a, b)       TEST_MUST(EXPECT_STR_EQ(a, b))
-#define ASSERT_STR_NE(a, b)       TEST_MUST(EXPECT_STR_NE(a, b))
+#define EXPECT_STR_EQ(a, b)       TEST_STRS(a, #a, TEST_OP_EQ, b, #b)
+#define ASSERT_STR_EQ(a, b)       TEST_MUST(TEST_STRS(a, #a, TEST_OP_EQ, b, #b))
+#define EXPECT_STR_NE(a, b)       TEST_STRS(a, #a, TEST_OP_NE, b, #b)
+#define ASSERT_STR_NE(a, b)       TEST_MUST(TEST_STRS(a, #a, TEST_OP_NE, b, #b))
 
 /* Results in our own style: 0 or more is good, else a negative errno, which is printed by name. */
-#define EXPECT_OK(expr) test_check_ok(__FILE__, __LINE__, #expr, (int64_t)(expr))
-#define EXPECT_ERRNO(expected, expr) \
-	test_check_errno(__FILE__, __LINE__, #expr, (expected), (int64_t)(expr))
-#define ASSERT_OK(expr)              TEST_MUST(EXPECT_OK(expr))
-#define ASSERT_ERRNO(expected, expr) TEST_MUST(EXPECT_ERRNO(expected, expr))
+#define EXPECT_OK(expr)              TEST_OK(expr, #expr)
+#define ASSERT_OK(expr)              TEST_MUST(TEST_OK(expr, #expr))
+#define EXPECT_ERRNO(expected, expr) TEST_ERRNO(expected, expr, #expr)
+#define ASSERT_ERRNO(expected, expr) TEST_MUST(TEST_ERRNO(expected, expr, #expr))
 
 /* Results in libc's style: anything but -1, else errno is printed by name. */
-#define EXPECT_SYS(expr) test_check_sys(__FILE__, __LINE__, #expr, (int64_t)(expr))
-#define ASSERT_SYS(expr) TEST_MUST(EXPECT_SYS(expr))
+#define EXPECT_SYS(expr) TEST_SYS(expr, #expr)
+#define ASSERT_SYS(expr) TEST_MUST(TEST_SYS(expr, #expr))
 
 /* Record a failure with words of one's own; end as skipped; leave a remark in the output. */
 #define TEST_FAIL(...) test_fail(__FILE__, __LINE__, __VA_ARGS__)
@@ -228,7 +224,8 @@ pid_t test_fork(void);
 /* End a child made by test_fork(): exit status 0, or 1 when a check failed in it. */
 _Noreturn void test_child_exit(void);
 /* Reap a child: it must have ended by itself, with status 0, within the limit (else it is killed). */
-bool test_join(pid_t pid, unsigned int limit_ms);
+#define test_join(pid, limit_ms) test_join_at(__FILE__, __LINE__, pid, limit_ms)
+bool test_join_at(const char *file, int line, pid_t pid, unsigned int limit_ms);
 /* Reap a child within the limit: its wait status, or -ETIMEDOUT (and it is still there). */
 int test_reap(pid_t pid, unsigned int limit_ms, int *ret_status);
 
@@ -236,6 +233,8 @@ int test_reap(pid_t pid, unsigned int limit_ms, int *ret_status);
 uint64_t test_seed(void);
 uint64_t test_random_u64(void);
 uint64_t test_random_below(uint64_t bound); /* 0 .. bound-1; bound > 0 */
+/* The same generator with the caller's own state, for threads. */
+uint64_t test_random_next(uint64_t *state);
 
 /* SHALE_TEST_LONG=1: the run may take its time. */
 bool test_long(void);
@@ -301,14 +300,32 @@ struct test_int {
 	bool is_signed;
 };
 
-#define TEST_INT(x) ((struct test_int){(uint64_t)(x), ((__typeof__(x))-1) < ((__typeof__(x))1)})
-#define TEST_INTS(a, op, b) \
-	test_check_int(__FILE__, __LINE__, #a, #b, TEST_INT(a), (op), TEST_INT(b))
+#define TEST_INT(x) \
+	((struct test_int){(uint64_t)(x), ((__typeof__(+(x)))-1) < ((__typeof__(+(x)))1)})
+/* The texts come from the first macro, where constants still have their names. */
+#define TEST_AT __FILE__, __LINE__
+#define TEST_INTS(a, a_text, op, b, b_text) \
+	test_check_int(TEST_AT, a_text, b_text, TEST_INT(a), (op), TEST_INT(b))
+#define TEST_PTRS(a, a_text, op, b, b_text) test_check_ptr(TEST_AT, a_text, b_text, (a), (op), (b))
+#define TEST_MEMS(a, a_text, op, b, b_text, size) \
+	test_check_mem(TEST_AT, a_text, b_text, (a), (op), (b), (size))
+#define TEST_STRS(a, a_text, op, b, b_text) test_check_str(TEST_AT, a_text, b_text, (a), (op), (b))
+#define TEST_BOOL(held, text, expected) \
+	test_held((held) ? true : test_fail_bool(TEST_AT, text, expected))
+#define TEST_OK(expr, text) test_check_ok(TEST_AT, text, (int64_t)(expr))
+#define TEST_ERRNO(expected, expr, text) \
+	test_check_errno(TEST_AT, text, (expected), (int64_t)(expr))
+#define TEST_SYS(expr, text) test_check_sys(TEST_AT, text, (int64_t)(expr))
 #define TEST_MUST(check)              \
 	do {                          \
 		if (!(check))         \
 			test_abort(); \
 	} while (0)
+
+static inline bool test_held(bool held)
+{
+	return held;
+}
 
 bool test_check_int(const char *file, int line, const char *a_text, const char *b_text,
 		    struct test_int a, enum test_op op, struct test_int b);
@@ -332,11 +349,17 @@ _Noreturn void test_abort(void);
 /* The file that failures go to: a program started by exec may be handed it (see peers.c). */
 int test_report_fd(void);
 void test_adopt_report_fd(int fd);
-/* In a process that is no longer the test itself: a failed ASSERT or SKIP must end the process. */
+/* This process is a child of the test from now on: a failed ASSERT or a SKIP ends the process. */
 void test_become_child(void);
-/* A process that runs a role instead of tests (`--role NAME ...` on the command line). */
+/* Count this failure or that: has a check failed in this process? */
+bool test_has_failed(void);
+/* Start the numbers of test_random_u64() for what is called so. */
+void test_seed_random(uint64_t seed, const char *name);
+/* Where a failed ASSERT or a SKIP of the test's own process goes (a sigjmp_buf), or NULL. */
+void test_set_escape(void *jump_buffer);
+/* What runs for `--role ARGS...` on the command line, instead of tests. */
 void test_set_role_runner(int (*run)(int argc, char **argv));
-/* Called in the runner before the first test, after each test, and when the runner is told to end. */
-void test_set_runner_hooks(int (*before)(void), void (*after)(void));
+/* `before` runs in the runner before the first test, `after` after each test and before it ends. */
+void test_set_runner_hooks(void (*before)(void), void (*after)(void));
 
 #endif
