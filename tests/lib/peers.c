@@ -21,6 +21,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -34,23 +35,24 @@
 
 static struct peer_role *first_role;
 
-/* ---- roles: PROGRAM --role NAME SOCKET REPORT ARGUMENT ---- */
+/* ---- roles: PROGRAM --role NAME SOCKET REPORT SEED ARGUMENT ---- */
 
 static int role_run(int argc, char **argv)
 {
 	struct peer parent = {.pid = getppid()};
 
-	if (argc != 4)
+	if (argc != 5)
 		return 2;
 	parent.socket = atoi(argv[1]);
 	test_adopt_report_fd(atoi(argv[2]));
 	fcntl(parent.socket, F_SETFD, FD_CLOEXEC);
 	fcntl(test_report_fd(), F_SETFD, FD_CLOEXEC);
 	test_become_child();
+	test_seed_random(strtoull(argv[3], NULL, 0), argv[0]);
 	for (const struct peer_role *role = first_role; role != NULL; role = role->next) {
 		if (strcmp(role->name, argv[0]) != 0)
 			continue;
-		role->run(&parent, argv[3]);
+		role->run(&parent, argv[4]);
 		return test_has_failed() ? EXIT_FAILURE : EXIT_SUCCESS;
 	}
 	TEST_FAIL("no role is called %s", argv[0]);
@@ -88,12 +90,13 @@ static void close_others(int keep_a, int keep_b)
 
 static _Noreturn void start_role(const struct start *start, int socket)
 {
-	char socket_text[16], report_text[16];
+	char socket_text[16], report_text[16], seed_text[32], option[] = "--role";
 	char *argv[] = {program_invocation_name,
-			(char[]){"--role"},
+			option,
 			strdup(start->role),
 			socket_text,
 			report_text,
+			seed_text,
 			strdup(start->argument),
 			NULL};
 
@@ -102,6 +105,7 @@ static _Noreturn void start_role(const struct start *start, int socket)
 	fcntl(test_report_fd(), F_SETFD, 0);
 	snprintf(socket_text, sizeof(socket_text), "%d", socket);
 	snprintf(report_text, sizeof(report_text), "%d", test_report_fd());
+	snprintf(seed_text, sizeof(seed_text), "0x%" PRIx64, test_random_u64());
 	execv("/proc/self/exe", argv);
 	TEST_FAIL("exec: %s", test_errno_name(errno));
 	_exit(127);
