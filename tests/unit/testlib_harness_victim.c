@@ -9,7 +9,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "harness.h"
+#include "lib/harness.h"
+#include "lib/hugepages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -122,20 +123,26 @@ TEST(victim, leaks_no_fd)
 	close(fd);
 }
 
-/* The pid of a process that hides in a session of its own; the runner must end it nevertheless. */
+/* An orphan in a session of its own: the runner must end it nevertheless. */
 TEST(victim, leaves_process)
 {
-	pid_t pid = fork();
+	int pipe_fds[2];
+	char byte;
 
-	if (pid == 0) {
+	ASSERT_SYS(pipe(pipe_fds));
+	if (fork() == 0) {
 		if (fork() == 0) {
 			setsid();
+			TEST_LOG("hidden %d", (int)getpid());
+			close(pipe_fds[0]);
+			close(pipe_fds[1]);
 			for (;;)
 				pause();
 		}
 		_exit(0);
 	}
-	TEST_LOG("session %d", (int)getsid(0));
+	close(pipe_fds[1]);
+	EXPECT_EQ(read(pipe_fds[0], &byte, 1), 0); /* all writers closed it: the name is said */
 }
 
 TEST(victim, prints_to_stdout)
@@ -176,4 +183,15 @@ TEST_V(victim, sized, sizes)
 {
 	EXPECT_GT(variant->value, 0);
 	EXPECT_GE(strlen(variant->name), 5u);
+}
+
+/* The pool is raised when it dies; the runner puts it back. */
+TEST(victim, raises_pool_and_dies)
+{
+	hugepages_lock();
+	TEST_LOG("before %d", (int)hugepages_total(2 << 20, HUGEPAGES_ANY_NODE));
+	hugepages_require_free(2 << 20, HUGEPAGES_ANY_NODE,
+			       hugepages_free(2 << 20, HUGEPAGES_ANY_NODE) + 2);
+	TEST_LOG("raised %d", (int)hugepages_total(2 << 20, HUGEPAGES_ANY_NODE));
+	raise(SIGKILL);
 }
