@@ -67,7 +67,8 @@ TEST_F(heap_blocks, spans_hold_blocks_of_64_kib_to_several_arenas)
 	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		EXPECT_EQ(blocks[i][0], i + 1);
 		EXPECT_EQ(blocks[i][sizes[i] - 1], i + 1);
-		EXPECT_ERRNO(-EINVAL, shale_free(self->segment, blocks[i] + 65536));
+		if (sizes[i] > 65536)
+			EXPECT_ERRNO(-EINVAL, shale_free(self->segment, blocks[i] + 65536));
 		EXPECT_OK(shale_free(self->segment, blocks[i]));
 		EXPECT_ERRNO(-EALREADY, shale_free(self->segment, blocks[i]));
 	}
