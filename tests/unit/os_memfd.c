@@ -512,9 +512,10 @@ TEST_F(os_memfd, commit_ends_under_a_fast_timer)
 	ASSERT_SYS(setitimer(ITIMER_REAL, &fast, NULL));
 	EXPECT_OK(os_commit(self->fd, 0, size));
 	ASSERT_SYS(setitimer(ITIMER_REAL, &off, NULL));
-	TEST_LOG("%u calls", os_fault_count(OS_CALL_FALLOCATE));
 	EXPECT_OK(os_backing_bytes(self->fd, &bytes));
 	EXPECT_EQ(bytes, size);
+	if (os_fault_count(OS_CALL_FALLOCATE) == 1)
+		SKIP("this kernel does not interrupt fallocate");
 }
 
 TEST_F(os_memfd, interrupted_commit_covers_the_whole_range)
@@ -524,7 +525,8 @@ TEST_F(os_memfd, interrupted_commit_covers_the_whole_range)
 	for (unsigned nth = 1; nth <= 3; nth++) {
 		os_fault_arm(OS_CALL_FALLOCATE, nth, EINTR);
 		EXPECT_OK(os_commit(self->fd, 0, 16 * PAGE));
-		EXPECT_GE(os_fault_count(OS_CALL_FALLOCATE), 1);
+		/* The whole, interrupted; then two halves. */
+		EXPECT_EQ(os_fault_count(OS_CALL_FALLOCATE), nth == 1 ? 3 : 1);
 		EXPECT_OK(os_backing_bytes(self->fd, &bytes));
 		EXPECT_EQ(bytes, 16 * PAGE);
 		EXPECT_OK(os_decommit(self->fd, 0, 16 * PAGE));
