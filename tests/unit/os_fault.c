@@ -251,11 +251,11 @@ static int do_numa(void)
 	r = os_numa_nodes(&nodes);
 	if (r == 0)
 		r = os_numa_task_push(OS_PLACE_INTERLEAVE, &nodes, &saved);
-	if (r == 0)
+	if (r >= 0)
 		r = os_numa_task_pop(&saved);
 	if (r == 0)
 		r = os_numa_place(base, PAGE, OS_PLACE_LOCAL, NULL);
-	if (r == 0)
+	if (r >= 0)
 		r = os_numa_page_nodes(base, PAGE, 1, &node);
 	return r < 0 ? r : 0;
 }
