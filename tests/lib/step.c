@@ -571,7 +571,7 @@ static void scene_init(struct scene *scene, const struct step_case *step,
 	if (own->offset == 0 && own->stride > 1)
 		own->offset = test_random_below(own->stride);
 	if (!step_supported())
-		SKIP("single-stepping a child is not to be had here (ptrace refused)");
+		SKIP("single-stepping a child is not to be had here (ptrace refused, or valgrind)");
 	scene->report = mmap(NULL, sizeof(*scene->report), PROT_READ | PROT_WRITE,
 			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_TRUE(scene->report != MAP_FAILED);
@@ -667,6 +667,8 @@ bool step_supported(void)
 	const struct step_case probe = {.name = "probe", .operation = probe_operation};
 	struct victim victim = {.pid = -1};
 
+	if (getenv("SHALE_TEST_VALGRIND") != NULL)
+		return false; /* it would step valgrind's own translator */
 	if (known == 0 && MARK_BYTES != 0) {
 		watch_start(DEFAULT_LIMIT_MS);
 		known = victim_start(&probe, &victim) == 0 && victim_step(&victim, 1, NULL) == 0
