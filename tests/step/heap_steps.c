@@ -12,12 +12,12 @@
 
 struct world {
 	struct shale_segment *segment;
-	uint64_t *place;    /* a published block that may hold a ref */
-	void *theirs;	    /* published block of the survivor */
-	void *block;	    /* the victim's */
-	size_t size;	    /* what the victim allocates */
-	uint64_t before;    /* live blocks when the operation had not happened */
-	uint64_t after;	    /* ... when it had */
+	uint64_t *place; /* a published block that may hold a ref */
+	void *theirs;    /* published block of the survivor */
+	void *block;     /* the victim's */
+	size_t size;     /* what the victim allocates */
+	uint64_t before; /* live blocks when the operation had not happened */
+	uint64_t after;  /* ... when it had */
 };
 
 static struct world world;
@@ -198,9 +198,8 @@ TEST_V_TIMEOUT(heap_kill, free_of_anothers_block, sizes, 120)
 {
 	world.size = variant->value;
 	run_kill("remote free",
-		 (struct step_case){.setup = make_remote,
-				    .prepare = attach_only,
-				    .operation = do_free_theirs},
+		 (struct step_case){
+			 .setup = make_remote, .prepare = attach_only, .operation = do_free_theirs},
 		 (struct step_options){0}, true);
 }
 
@@ -215,11 +214,10 @@ static void make_publish(void *context)
 TEST_V_TIMEOUT(heap_kill, publish, sizes, 120)
 {
 	world.size = variant->value;
-	run_kill("publish",
-		 (struct step_case){.setup = make_publish,
-				    .prepare = warm,
-				    .operation = do_publish},
-		 (struct step_options){0}, true);
+	run_kill(
+		"publish",
+		(struct step_case){.setup = make_publish, .prepare = warm, .operation = do_publish},
+		(struct step_options){0}, true);
 }
 
 /* The block lives on exactly if the place holds it. */
@@ -261,9 +259,8 @@ TEST_V_TIMEOUT(heap_kill, take_at, sizes, 120)
 {
 	world.size = variant->value;
 	run_kill("take_at",
-		 (struct step_case){.setup = make_taking,
-				    .prepare = attach_only,
-				    .operation = do_take_at},
+		 (struct step_case){
+			 .setup = make_taking, .prepare = attach_only, .operation = do_take_at},
 		 (struct step_options){0}, false);
 }
 
@@ -286,9 +283,8 @@ TEST_TIMEOUT(heap_kill, root_publish, 240)
 {
 	world.size = 64;
 	run_kill("root_publish",
-		 (struct step_case){.prepare = warm,
-				    .operation = do_root_publish,
-				    .check = judge_root},
+		 (struct step_case){
+			 .prepare = warm, .operation = do_root_publish, .check = judge_root},
 		 (struct step_options){.dense = 100, .stride = 3}, true);
 }
 
