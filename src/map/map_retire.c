@@ -185,6 +185,6 @@ void retire_drain_some(const struct map_hand *hand)
 	uint32_t enough = high / 8 < MAP_RETIRED ? high / 8 : MAP_RETIRED - 1;
 
 	/* entries fill from below: one that is taken up there says how many there are */
-	if (retired_load(hand->shm, enough) != 0 || retired_load(hand->shm, 0) != 0)
+	if (retired_load(hand->shm, enough) != 0)
 		retire_drain(hand);
 }

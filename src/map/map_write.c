@@ -110,10 +110,13 @@ static int write_record(struct write *write, const void *value, size_t value_siz
 	return r < 0 ? r : 0;
 }
 
-/* The new record has found no place: it is named until it is free. */
-static void write_discard(const struct write *write)
+/*
+ * The new record has found no place: it is named until it is free. In a damaged map it may have
+ * found one, so there it is left alone.
+ */
+static void write_discard(const struct write *write, int error)
 {
-	if (write->ref != 0)
+	if (write->ref != 0 && error != -EUCLEAN)
 		heap_free_block(write->hand.view, write->hand.lane, write->ref);
 	order_for_death();
 	write_end(&write->hand);
@@ -270,7 +273,7 @@ static int map_write(struct shale_map *map, const void *key, size_t key_size, co
 		r = write_place(&write, replace);
 	hazard_clear(&write.hand, MAP_HAZARD_LINK);
 	if (r < 0) {
-		write_discard(&write);
+		write_discard(&write, r);
 		return r;
 	}
 	write_end(&write.hand);
