@@ -20,9 +20,10 @@ struct lane {
 	uint32_t parked;
 	struct shale_segment *view;
 	struct lane_shm *shm;
-	struct lane *next;	  /* all lanes of the process */
+	struct lane *next; /* all lanes of the process */
 	struct lane *next_parked;
 	uint64_t intent_sequence;
+	uint32_t thread; /* kernel's number of the thread that has it */
 	_Alignas(64) unsigned char heap[LANE_HEAP_BYTES]; /* struct heap_lane */
 };
 
@@ -34,7 +35,10 @@ struct lane_current {
 extern _Thread_local struct lane_current lane_current
 	__attribute__((tls_model("initial-exec"), visibility("hidden")));
 
-/* 0 and the lane; -EROFS, -ENOMEM (no slot, no memory), -EUSERS. */
+/*
+ * 0 and the lane; -EROFS, -ENOMEM (no slot, no memory, budget), and in a forked child what claiming
+ * a peer slot can meet: -EUSERS, -EBADF (the program closed the view's descriptor), -EMFILE.
+ */
 int lane_enter_slow(struct shale_segment *view, struct lane **ret_lane);
 
 static inline int lane_enter(struct shale_segment *view, struct lane **ret_lane)
@@ -46,10 +50,15 @@ static inline int lane_enter(struct shale_segment *view, struct lane **ret_lane)
 	return lane_enter_slow(view, ret_lane);
 }
 
-/* The lane of this thread without claiming one: NULL if it has none. */
+/* Releases what the layers above keep in lane->heap; defined in src/steps.c. */
+void lane_finish(struct lane *lane);
+
+/* The lane of this thread without claiming one: NULL if it has none (a child's is wiped). */
 static inline struct lane *lane_peek(const struct shale_segment *view)
 {
-	return likely(lane_current.serial == view->serial) ? lane_current.lane : NULL;
+	if (likely(lane_current.serial == view->serial && lane_current.lane->index != 0))
+		return lane_current.lane;
+	return NULL;
 }
 
 /* The peer that a lane slot belongs to, and whether the slot is in use. */
@@ -78,6 +87,19 @@ static inline void intent_clear(struct lane *lane)
 {
 	/* pairs: lane.intent - what was named is settled before the name goes. */
 	store_release(&lane->shm->intent.word, UINT64_C(0));
+	/* pairs: lane.intent - a collector may reuse the blocks from here on. */
+	store_release(&lane->shm->intent.block[0], UINT64_C(0));
+	store_release(&lane->shm->intent.block[1], UINT64_C(0));
+}
+
+/*
+ * A retired ref: named from before its block is freed until after. Only the lane itself (or its
+ * recovery) writes the list.
+ */
+static inline void retired_set(struct lane_shm *lane, unsigned index, uint64_t offset)
+{
+	/* pairs: lane.retired - named before the free. */
+	store_release(&lane->retired[index], offset);
 }
 
 static inline unsigned intent_word_kind(uint64_t word)
