@@ -46,7 +46,7 @@ static struct record_shm *settle_record(const struct map_hand *hand, uint64_t re
 /* Frees a block that was named and has not become reachable; 0 or -EUCLEAN. */
 static int settle_free(const struct map_hand *hand, uint64_t ref)
 {
-	int r = heap_free_block(hand->view, NULL, ref);
+	int r = heap_free_for(hand->view, hand->index, ref);
 
 	return r < 0 && r != -EALREADY ? view_damaged(hand->view) : 0;
 }

@@ -136,6 +136,12 @@ static uint32_t retire_protected(const struct map_hand *hand)
 	return protected;
 }
 
+static int retire_free(const struct map_hand *hand, uint64_t ref)
+{
+	return hand->lane != NULL ? heap_free_block(hand->view, hand->lane, ref)
+				  : heap_free_for(hand->view, hand->index, ref);
+}
+
 static unsigned retire_drain_entries(const struct map_hand *hand)
 {
 	uint32_t protected = retire_protected(hand);
@@ -152,7 +158,7 @@ static unsigned retire_drain_entries(const struct map_hand *hand)
 			remain++;
 			continue;
 		}
-		r = heap_free_block(hand->view, hand->lane, ref);
+		r = retire_free(hand, ref);
 		if (r < 0 && r != -EALREADY)
 			view_damaged(hand->view);
 		order_for_death();
