@@ -9,10 +9,12 @@
 #include "heap/heap_check.h"
 #include "heap/heap_lane.h"
 #include "heap/heap_recovery.h"
+#include "map/map.h"
 #include "segment/lanes.h"
 #include "segment/recovery.h"
 
 const struct recovery_step recovery_steps[] = {
+	{"map", map_settle_lane},
 	{"heap intents", heap_settle_intent},
 	{"heap slabs", heap_settle_slabs},
 	{NULL, NULL},
@@ -22,6 +24,7 @@ const struct check_step check_steps[] = {
 	{"segment", segment_check},
 	{"heap", heap_check},
 	{"roots", roots_check},
+	{"map", map_check},
 	{NULL, NULL},
 };
 
