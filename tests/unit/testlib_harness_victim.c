@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #endif
 #include "harness.h"
+#include "hugepages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -122,20 +123,19 @@ TEST(victim, leaks_no_fd)
 	close(fd);
 }
 
-/* The pid of a process that hides in a session of its own; the runner must end it nevertheless. */
+/* An orphan in a session of its own: the runner must end it nevertheless. */
 TEST(victim, leaves_process)
 {
-	pid_t pid = fork();
-
-	if (pid == 0) {
+	if (fork() == 0) {
 		if (fork() == 0) {
 			setsid();
+			TEST_LOG("hidden %d", (int)getpid());
 			for (;;)
 				pause();
 		}
 		_exit(0);
 	}
-	TEST_LOG("session %d", (int)getsid(0));
+	test_sleep_ms(100); /* gives it time to say its name; too little only loses the name */
 }
 
 TEST(victim, prints_to_stdout)
@@ -176,4 +176,15 @@ TEST_V(victim, sized, sizes)
 {
 	EXPECT_GT(variant->value, 0);
 	EXPECT_GE(strlen(variant->name), 5u);
+}
+
+/* The pool is raised when it dies; the runner puts it back. */
+TEST(victim, raises_pool_and_dies)
+{
+	hugepages_lock();
+	TEST_LOG("before %d", (int)hugepages_total(2 << 20, HUGEPAGES_ANY_NODE));
+	hugepages_require_free(2 << 20, HUGEPAGES_ANY_NODE,
+			       hugepages_free(2 << 20, HUGEPAGES_ANY_NODE) + 2);
+	TEST_LOG("raised %d", (int)hugepages_total(2 << 20, HUGEPAGES_ANY_NODE));
+	raise(SIGKILL);
 }
