@@ -10,8 +10,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "harness.h"
-#include "step.h"
+#include "lib/harness.h"
+#include "lib/step.h"
 
 #include <errno.h>
 #include <signal.h>
