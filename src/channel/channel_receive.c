@@ -58,6 +58,8 @@ static void note_previous_taker(struct receiver *receiver, struct ring_shm *ring
 
 	if (likely((head & HEAD_BY_REF) == 0) || taker == receiver->lane->index)
 		return;
+	if (taker >= view_lane_high(view))
+		return; /* no such lane: damage, and slots beyond the mark may be holes */
 	intent = &view_lane(view, taker)->intent;
 	/* pairs: lane.intent - with the word come the arguments stored before it. */
 	word = load_acquire(&intent->word);

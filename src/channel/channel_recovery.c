@@ -46,14 +46,14 @@ static bool was_taken(struct ring_shm *ring, struct intent_shm *intent, uint64_t
 	return (load_relaxed(&intent->word) & INTENT_STATUS_TAKEN) != 0;
 }
 
-static int settle_block(struct shale_segment *view, uint64_t block)
+static int settle_block(struct shale_segment *view, uint32_t lane, uint64_t block)
 {
 	int r;
 
 	/* Not live: the dead lane, or an earlier recoverer, had freed it. */
-	if (heap_block_state(view, block, NULL) <= HEAP_BLOCK_FREE)
+	if (block == 0 || heap_block_state(view, block, NULL) < HEAP_BLOCK_LIVE)
 		return 0;
-	r = heap_free_block(view, NULL, block);
+	r = heap_free_for(view, lane, block);
 	return r == -EALREADY || r == -EINVAL ? 0 : r;
 }
 
@@ -76,7 +76,7 @@ int channel_settle_lane(struct shale_segment *view, uint32_t lane)
 	if (ring != NULL) {
 		ours = kind == INTENT_CHANNEL_SEND ? !was_sent(ring, end)
 						   : was_taken(ring, intent, end, lane);
-		r = ours ? settle_block(view, block) : 0;
+		r = ours ? settle_block(view, lane, block) : 0;
 		if (r < 0)
 			return r;
 	} else {

@@ -82,10 +82,9 @@ static bool owner_is_gone(const struct shale_segment *view, uint64_t owner)
 {
 	uint64_t word;
 
-	if (owner == 0)
+	if (owner == 0 || owner_lane(owner) >= view_lane_high(view))
 		return true;
-	/* The acquire makes the end of the lane's recovery, and all that the lane did, come before
-	 * our use of the ring; the other end is the release that frees the lane's slot. */
+	/* pairs: lane.word - the lane was settled, and all that it did came, before it was freed. */
 	word = load_acquire(&view_lane(view, owner_lane(owner))->word);
 	return !lane_word_active(word) || (word >> 32) != (owner >> 32);
 }
