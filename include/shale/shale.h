@@ -1,0 +1,12 @@
+/*
+ * shale/shale.h - everything at once: includes each public header of shale.
+ *
+ * A program that uses one part includes that part's header alone; each header stands by itself
+ * in C11 and in C++17.
+ */
+#ifndef SHALE_SHALE_H
+#define SHALE_SHALE_H
+
+#include <shale/types.h>
+
+#endif
