@@ -77,7 +77,8 @@ static void kernel_memfd(struct doctor *doctor)
 		held = os_life_probe(fd, 1) == 1 ? 0 : -ENOLCK;
 		os_life_drop(&life);
 	}
-	os_close(fd);
+	if (fd >= 0)
+		(void)os_fd_close(fd);
 	doctor_report(doctor,
 		      &(struct shale_doctor_report){
 			      .name = "kernel.memfd",
