@@ -191,6 +191,8 @@ static void feature_report(struct doctor *doctor, const struct feature_row *row)
 	if (os_probe(row->feature, &seen) < 0)
 		snprintf(seen.detail, sizeof(seen.detail), "could not be tried");
 	ok = seen.status == OS_OK;
+	if (ok && !seen.detail[0])
+		snprintf(seen.detail, sizeof(seen.detail), "tried, works");
 	if (!ok && row->mend && seen.status == OS_DEGRADED)
 		snprintf(mend, sizeof(mend), "%s", row->mend);
 	else if (!ok && seen.since)

@@ -210,7 +210,7 @@ static void limit_uring(struct doctor *doctor)
 
 	limit_report(doctor, "kernel.io_uring_disabled", !there || mode == 0,
 		     there ? details[mode] : "this kernel has no such switch",
-		     "event loops wait through a helper descriptor instead of a ring",
+		     "nothing can wait through io_uring; futexes are not affected",
 		     "sysctl kernel.io_uring_disabled=0");
 }
 

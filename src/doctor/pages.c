@@ -136,8 +136,8 @@ static void thp_report(struct doctor *doctor)
 					   : SHALE_DOCTOR_MISSING,
 			.detail = there ? shmem : "not built into this kernel",
 			.effect = shmem_ok ? ""
-					   : "a segment gets huge pages only by collapsing ones "
-					     "that are already there, if at all",
+					   : "huge pages only where madvise(MADV_COLLAPSE) makes "
+					     "them of filled arenas, else 4 KiB",
 			.mend = shmem_ok || !there
 					? ""
 					: "echo advise > "
