@@ -19,12 +19,22 @@
 int heap_alloc_block(struct lane *lane, size_t size, uint64_t *ret_offset);
 
 /*
- * Frees the block that starts at offset, whoever owns its slab. lane may be NULL: then as someone
- * who owns no slab (recovery). -EINVAL not a block start, -EALREADY not live.
+ * Frees the block that starts at offset, whoever owns its slab. lane is the calling thread's.
+ * -EINVAL not a block start, -EALREADY not live.
  */
 int heap_free_block(struct shale_segment *view, struct lane *lane, uint64_t offset);
 
-/* Publishes a live block. 1 it was not published before; 0 it was; -EINVAL, -EALREADY (not live). */
+/*
+ * The same, done by recovery for a dead lane whose intent or retired list names the block. A span
+ * being taken apart names the doer in its head word instead, so the dead lane's names of it are
+ * cleared before its slabs become free for others.
+ */
+int heap_free_for(struct shale_segment *view, uint32_t dead_lane, uint64_t offset);
+
+/*
+ * Publishes a live block. 1 it was not published before; 0 it was; -EINVAL, -EALREADY (not live).
+ * lane may be NULL (recovery).
+ */
 int heap_publish_block(struct shale_segment *view, struct lane *lane, uint64_t offset);
 
 enum heap_block { HEAP_BLOCK_FREE = 0, HEAP_BLOCK_LIVE = 1, HEAP_BLOCK_PUBLISHED = 2 };

@@ -3,10 +3,10 @@
  *
  * arena_shm (1 KiB in the arena table):
  *
- *   +-------------------+-------------------+--------------------+-----------------+----------+
- *   | state, masks      | remote_hint[32]   | word[32]           | span_slabs[32]  | reserved |
- *   | line 0            | line 1 (freers)   | lines 2..5 (owner) | lines 6..7      |          |
- *   +-------------------+-------------------+--------------------+-----------------+----------+
+ *   +--------------+-----------------+------------------+----------------+----------------+
+ *   | state, masks | remote_hint[32] | word[32]         | span_slabs[32] | local_hint[32] | ...
+ *   | line 0       | line 1 (freers) | lines 2..5       | lines 6..7     | line 8 (owner) |
+ *   +--------------+-----------------+------------------+----------------+----------------+
  *
  * Slab word, 64 bits, the only truth about a slab; changed only by CAS:
  *
@@ -74,7 +74,8 @@ struct arena_shm {
 	uint64_t reserved1[4];
 	uint64_t word[SLABS_PER_ARENA];
 	uint32_t span_slabs[SLABS_PER_ARENA]; /* of a span whose head is here */
-	uint64_t reserved2[64];
+	uint8_t local_hint[SLABS_PER_ARENA];  /* the owner freed a block since it last scanned */
+	uint64_t reserved2[60];
 };
 
 _Static_assert(sizeof(struct arena_shm) == 1024, "arena table entry");

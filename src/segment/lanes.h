@@ -46,6 +46,9 @@ static inline int lane_enter(struct shale_segment *view, struct lane **ret_lane)
 	return lane_enter_slow(view, ret_lane);
 }
 
+/* Releases what the layers above keep in lane->heap; defined in src/steps.c. */
+void lane_finish(struct lane *lane);
+
 /* The lane of this thread without claiming one: NULL if it has none. */
 static inline struct lane *lane_peek(const struct shale_segment *view)
 {
@@ -78,6 +81,19 @@ static inline void intent_clear(struct lane *lane)
 {
 	/* pairs: lane.intent - what was named is settled before the name goes. */
 	store_release(&lane->shm->intent.word, UINT64_C(0));
+	/* pairs: lane.intent - a collector may reuse the blocks from here on. */
+	store_release(&lane->shm->intent.block[0], UINT64_C(0));
+	store_release(&lane->shm->intent.block[1], UINT64_C(0));
+}
+
+/*
+ * A retired ref: named from before its block is freed until after. Only the lane itself (or its
+ * recovery) writes the list.
+ */
+static inline void retired_set(struct lane_shm *lane, unsigned index, uint64_t offset)
+{
+	/* pairs: lane.retired - named before the free. */
+	store_release(&lane->retired[index], offset);
 }
 
 static inline unsigned intent_word_kind(uint64_t word)

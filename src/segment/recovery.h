@@ -32,6 +32,12 @@ int recovery_run(struct shale_segment *view);
 /* Is this peer slot that of a dead process? 1, 0 or -errno. */
 int peer_is_dead(struct shale_segment *view, uint32_t peer);
 
+/* Fills the figures that the layers above know; defined in src/steps.c. */
+void segment_stat_fill(struct shale_segment *view, struct shale_segment_stat *stat);
+
+/* Heap bytes committed now, for the budget; defined in src/steps.c. */
+uint64_t segment_heap_committed(struct shale_segment *view);
+
 struct check_context {
 	struct shale_segment *view;
 	shale_check_callback callback;

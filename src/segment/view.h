@@ -129,6 +129,9 @@ static inline int view_damaged(struct shale_segment *view)
  */
 int view_fd(const struct shale_segment *view);
 
+/* May `extra` more bytes be committed within the budget? Counts what is committed now. */
+bool view_budget_allows(struct shale_segment *view, uint64_t extra_bytes);
+
 /* Commits [offset, offset + size) of the file, rounded out to pages. -ENOMEM. */
 int view_commit(struct shale_segment *view, uint64_t offset, uint64_t size);
 

@@ -1,0 +1,280 @@
+/*
+ * slab.c - the slow path of an allocation: scan the lane's own slabs, adopt, or take a new one.
+ *
+ * Writes: slab words by CAS; own[] of slabs that the lane owns; the lane's private lists.
+ * Invariant: SL1 a slab in `owned` has a word OWNED by this lane (others may be missing from it: the
+ *            list is a memory aid, the words are the truth).
+ * Progress:  lock-free; a CAS that fails means that somebody else took that slab.
+ * Ordering:  slab.word (release when a slab changes hands, acquire when it is taken).
+ * Death:     OWNED words of a dead lane are settled by recovery; a slab emptied and not yet FREE is
+ *            swept there. Between adopting (CAS) and normalising nothing is handed out.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "heap/heap.h"
+#include "heap/heap_lane.h"
+#include "segment/recovery.h"
+
+#define WALK_LIMIT 64u /* owned slabs looked at before a new one is taken */
+
+/* -- scanning ------------------------------------------------------------------------------ */
+
+/* Bit i: own[i] == 0 for the 64 facts at own. They may reach past the last block: `count` cuts. */
+static uint64_t free_mask(const uint8_t *own, uint32_t count)
+{
+	uint64_t mask = 0;
+
+	for (uint32_t i = 0; i < 64 && i < count; i++)
+		mask |= (uint64_t)(load_relaxed(own + i) == OWN_FREE) << i; /* we are the owner */
+	return mask;
+}
+
+/* Blocks in the LIFO would be found a second time by a scan. */
+static uint64_t mask_without_lifo(const struct heap_bin *bin, const uint8_t *own, uint64_t mask)
+{
+	for (uint32_t i = 0; i < bin->lifo_count; i++)
+		if (bin->lifo[i].own >= own && bin->lifo[i].own < own + 64)
+			mask &= ~(UINT64_C(1) << (bin->lifo[i].own - own));
+	return mask;
+}
+
+/* Scans on in the current slab until a free block is found. */
+static bool scan_current(struct lane *lane, unsigned index)
+{
+	const struct shale_segment *view = lane->view;
+	const struct bin_info *info = &bin_table[index];
+	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	uint8_t *own;
+
+	if (!bin->has_slab)
+		return false;
+	own = slab_own_facts(view, info, bin->slab);
+	while (bin->scan_next < info->count) {
+		uint32_t first = bin->scan_next;
+		uint64_t mask = free_mask(own + first, info->count - first);
+
+		bin->scan_next += 64;
+		mask = mask_without_lifo(bin, own + first, mask);
+		if (mask == 0)
+			continue;
+		bin->mask = mask;
+		bin->mask_own = own + first;
+		bin->mask_block = (unsigned char *)view_at(view, slab_offset(view, bin->slab)) +
+				  (uint64_t)first * info->size;
+		return true;
+	}
+	bin->has_slab = false;
+	return false;
+}
+
+/* Makes the slab the current one of its bin, after taking in what others freed in it. */
+static bool scan_slab(struct lane *lane, unsigned index, uint64_t slab)
+{
+	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	uint8_t *hint = slab_local_hint(lane->view, slab);
+
+	/* only this lane writes the hint; it is cleared before the scan that makes it true */
+	store_relaxed(hint, (uint8_t)0);
+	slab_collect(lane->view, slab, &bin_table[index]);
+	bin->slab = slab;
+	bin->scan_next = 0;
+	bin->has_slab = true;
+	return scan_current(lane, index);
+}
+
+/* -- the list of owned slabs ------------------------------------------------------------------ */
+
+void slab_remember(struct lane *lane, unsigned index, uint64_t slab)
+{
+	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	uint32_t room = bin->owned_room ? bin->owned_room * 2 : 8;
+	uint64_t *grown;
+
+	if (bin->owned_count == bin->owned_room) {
+		grown = realloc(bin->owned, room * sizeof(*grown));
+		if (!grown)
+			return; /* forgotten, not lost: the slab word still names us */
+		bin->owned = grown;
+		bin->owned_room = room;
+	}
+	bin->owned[bin->owned_count++] = slab;
+}
+
+static void slab_forget(struct heap_bin *bin, uint32_t position)
+{
+	bin->owned[position] = bin->owned[--bin->owned_count];
+}
+
+static bool slab_has_hint(const struct shale_segment *view, uint64_t slab)
+{
+	/* both are hints: a lost one delays the reuse of a block */
+	return load_relaxed(slab_local_hint(view, slab)) != 0 ||
+	       load_relaxed(slab_remote_hint(view, slab)) != 0;
+}
+
+/* Walks on through the owned slabs of the bin, at most `limit` of them. */
+static bool walk_owned(struct lane *lane, unsigned index, uint32_t limit)
+{
+	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+
+	for (uint32_t n = 0; n < bin->owned_count && n < limit; n++) {
+		if (++bin->owned_cursor >= bin->owned_count)
+			bin->owned_cursor = 0;
+		if (slab_has_hint(lane->view, bin->owned[bin->owned_cursor]) &&
+		    scan_slab(lane, index, bin->owned[bin->owned_cursor]))
+			return true;
+	}
+	return false;
+}
+
+/* -- emptied slabs --------------------------------------------------------------------------- */
+
+bool slab_is_empty(struct shale_segment *view, uint64_t slab, const struct bin_info *bin)
+{
+	const uint8_t *own = slab_own_facts(view, bin, slab);
+
+	for (uint32_t i = 0; i < bin->count; i++)
+		if (load_relaxed(own + i) != OWN_FREE) /* we own the slab, or it is a check */
+			return false;
+	return true;
+}
+
+/* Clears what a cut-off collect may have left: shared[i] of free blocks (H3). */
+void slab_normalise(struct shale_segment *view, uint64_t slab, const struct bin_info *bin)
+{
+	uint8_t *own = slab_own_facts(view, bin, slab);
+	uint8_t *shared = own + bin->facts_half;
+
+	for (uint32_t i = 0; i < bin->count; i++)
+		if (load_relaxed(own + i) == OWN_FREE && load_relaxed(shared + i) != SHARED_NONE)
+			store_relaxed(shared + i, (uint8_t)SHARED_NONE); /* nobody holds it */
+}
+
+/* Blocks of a slab that goes must not be handed out from the caches. */
+static void caches_without_slab(const struct shale_segment *view, struct heap_bin *bin,
+				uint64_t slab)
+{
+	unsigned char *first = view_at(view, slab_offset(view, slab));
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < bin->lifo_count; i++)
+		if (bin->lifo[i].block < first || bin->lifo[i].block >= first + SLAB_SIZE)
+			bin->lifo[kept++] = bin->lifo[i];
+	bin->lifo_count = kept;
+	if (bin->mask_block >= first && bin->mask_block < first + SLAB_SIZE)
+		bin->mask = 0;
+	if (bin->has_slab && bin->slab == slab)
+		bin->has_slab = false;
+}
+
+static bool release_if_empty(struct lane *lane, unsigned index, uint32_t position)
+{
+	struct shale_segment *view = lane->view;
+	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	uint64_t slab = bin->owned[position];
+	uint64_t word;
+
+	slab_collect(view, slab, &bin_table[index]);
+	if (!slab_is_empty(view, slab, &bin_table[index]))
+		return false;
+	caches_without_slab(view, bin, slab);
+	slab_normalise(view, slab, &bin_table[index]);
+	/* nobody but the owner changes the word of an OWNED slab */
+	word = load_relaxed(slab_word(view, slab));
+	slab_forget(bin, position);
+	/* pairs: slab.word - the facts are zero before others may take the slab. */
+	(void)cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, SLAB_FREE));
+	arena_note_free(view, slab);
+	return true;
+}
+
+/* Gives every empty slab of the lane back to its arena. */
+void slab_release_empty(struct lane *lane)
+{
+	for (unsigned index = 0; index < BIN_COUNT; index++)
+		for (uint32_t i = heap_lane(lane)->bins[index].owned_count; i-- > 0;)
+			(void)release_if_empty(lane, index, i);
+}
+
+/* -- orphans --------------------------------------------------------------------------------- */
+
+void slab_orphans_changed(struct shale_segment *view)
+{
+	/* a hint: who misses it takes a new slab instead */
+	(void)fetch_add_relaxed(&view_hints(view)->orphan_hint, 1u);
+}
+
+static bool adopt(struct lane *lane, unsigned index, uint64_t slab, uint64_t word)
+{
+	struct shale_segment *view = lane->view;
+	uint64_t owned = slab_word_next(word, slab_low(SLAB_OWNED, lane->index, index));
+
+	/* pairs: slab.word - the last owner's facts, swept by recovery, are visible to us. */
+	if (!cas_acq_rel(slab_word(view, slab), &word, owned))
+		return false;
+	slab_normalise(view, slab, &bin_table[index]);
+	slab_remember(lane, index, slab);
+	return scan_slab(lane, index, slab);
+}
+
+/* Looks for an orphan of the bin, unless none has appeared since the last look in vain. */
+static bool adopt_any(struct lane *lane, unsigned index)
+{
+	struct shale_segment *view = lane->view;
+	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	uint32_t hint = load_relaxed(&view_hints(view)->orphan_hint); /* a hint */
+	uint64_t slabs = (uint64_t)view_arena_high(view) * SLABS_PER_ARENA;
+
+	if (hint == bin->orphans_seen)
+		return false;
+	for (uint64_t slab = 0; slab < slabs; slab++) {
+		uint64_t word = load_relaxed(slab_word(view, slab)); /* the CAS decides */
+
+		if (slab_word_state(word) == SLAB_ORPHAN && slab_word_bin(word) == index &&
+		    adopt(lane, index, slab, word))
+			return true;
+	}
+	bin->orphans_seen = hint;
+	return false;
+}
+
+/* -- taking ---------------------------------------------------------------------------------- */
+
+static bool take_new(struct lane *lane, unsigned index, bool commit, int *ret_error)
+{
+	uint64_t slab;
+	int r = arena_take_slab(lane, &bin_table[index], commit, &slab);
+
+	if (r < 0) {
+		*ret_error = r;
+		return false;
+	}
+	slab_remember(lane, index, slab);
+	return scan_slab(lane, index, slab);
+}
+
+/* No slab is free in the committed arenas: look harder before asking the kernel. */
+static bool take_last_resort(struct lane *lane, unsigned index, int *ret_error)
+{
+	slab_release_empty(lane);
+	if (walk_owned(lane, index, UINT32_MAX) || take_new(lane, index, true, ret_error))
+		return true;
+	return *ret_error == -ENOMEM && recovery_run(lane->view) > 0 &&
+	       (adopt_any(lane, index) || take_new(lane, index, true, ret_error));
+}
+
+unsigned char *slab_alloc_slow(struct lane *lane, unsigned index, int *ret_error)
+{
+	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	unsigned first;
+
+	if (!scan_current(lane, index) && !walk_owned(lane, index, WALK_LIMIT) &&
+	    !adopt_any(lane, index) && !take_new(lane, index, false, ret_error) &&
+	    !take_last_resort(lane, index, ret_error))
+		return NULL;
+	first = lowest_bit(bin->mask);
+	bin->mask &= bin->mask - 1;
+	store_relaxed(bin->mask_own + first, (uint8_t)OWN_ALLOCATED); /* ours: heap.c */
+	return bin->mask_block + (uint64_t)first * bin_table[index].size;
+}
