@@ -7,7 +7,6 @@
  */
 #include "doctor/doctor.h"
 
-#include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 
@@ -63,20 +62,13 @@ static void kernel_proc(struct doctor *doctor)
 			      });
 }
 
-/* A sealed memfd and a lock on it that lives as long as this process: what a segment stands on. */
+/* What a segment stands on. */
 static void kernel_memfd(struct doctor *doctor)
 {
-	struct os_life life = {0};
-	int fd, sealed, held = -EBADF;
+	int fd, sealed;
 
 	fd = os_memfd_create("shale-doctor", OS_PAGES_4K);
 	sealed = fd < 0 ? fd : os_memfd_seal(fd);
-	if (fd >= 0)
-		held = os_life_take(fd, 1, true, &life);
-	if (held == 0) {
-		held = os_life_probe(fd, 1) == 1 ? 0 : -ENOLCK;
-		os_life_drop(&life);
-	}
 	if (fd >= 0)
 		(void)os_fd_close(fd);
 	doctor_report(doctor,
@@ -89,19 +81,6 @@ static void kernel_memfd(struct doctor *doctor)
 			      .mend = sealed == 0 ? ""
 						  : "allow memfd_create and fcntl(F_ADD_SEALS) in "
 						    "the seccomp filter",
-		      });
-	doctor_report(doctor,
-		      &(struct shale_doctor_report){
-			      .name = "kernel.liveness_lock",
-			      .status = held == 0 ? SHALE_DOCTOR_OK : SHALE_DOCTOR_MISSING,
-			      .needed = true,
-			      .detail = held == 0 ? "taken, seen and dropped" : "not held",
-			      .effect = held == 0 ? ""
-						  : "create and attach fail: a peer could not "
-						    "be told from a dead one",
-			      .mend = held == 0 ? ""
-						: "mount /proc; allow fcntl(F_OFD_SETLK) and open "
-						  "of /proc/self/fd in the seccomp filter",
 		      });
 }
 
@@ -145,11 +124,12 @@ struct feature_row {
 	enum os_feature feature;
 	const char *name;
 	bool needed;
-	const char *mend; /* beyond a newer kernel */
+	const char *mend; /* besides a newer kernel, or instead of it when needed */
 };
 
 static const struct feature_row features[] = {
-	{OS_FEATURE_OFD_LOCK, "feature.ofd_lock", true, NULL},
+	{OS_FEATURE_OFD_LOCK, "feature.ofd_lock", true,
+	 "mount -t proc proc /proc; a seccomp filter must allow fcntl(F_OFD_SETLK)"},
 	{OS_FEATURE_NOEXEC_SEAL, "feature.noexec_seal", false, NULL},
 	{OS_FEATURE_COLLAPSE, "feature.collapse", false, NULL},
 	{OS_FEATURE_POPULATE, "feature.populate", false, NULL},
@@ -193,11 +173,12 @@ static void feature_report(struct doctor *doctor, const struct feature_row *row)
 	ok = seen.status == OS_OK;
 	if (ok && !seen.detail[0])
 		snprintf(seen.detail, sizeof(seen.detail), "tried, works");
-	if (!ok && row->mend && seen.status == OS_DEGRADED)
+	if (!ok && row->mend && (row->needed || seen.status == OS_DEGRADED))
 		snprintf(mend, sizeof(mend), "%s", row->mend);
 	else if (!ok && seen.since)
-		snprintf(mend, sizeof(mend), "boot Linux %s or newer%s%s", seen.since,
-			 row->mend ? ", then: " : "", row->mend ? row->mend : "");
+		snprintf(mend, sizeof(mend),
+			 "boot Linux %s or newer, or allow it in the seccomp filter%s%s",
+			 seen.since, row->mend ? ", then: " : "", row->mend ? row->mend : "");
 	doctor_report(doctor, &(struct shale_doctor_report){
 				      .name = row->name,
 				      .status = feature_status(seen.status),
