@@ -27,7 +27,7 @@ enum shale_doctor_status {
 struct shale_doctor_report {
 	const char *name; /* stable: "feature.ofd_lock", "hugepages.2M", "limit.open_files" */
 	enum shale_doctor_status status;
-	bool needed;	    /* shale cannot work without it */
+	bool needed;        /* shale cannot work without it */
 	const char *detail; /* what was seen */
 	const char *effect; /* what shale does then; empty when nothing changes */
 	const char *mend;   /* the command, or the step, that mends it; empty when there is none */
