@@ -8,6 +8,8 @@
 #define SHALE_SHALE_H
 
 #include <shale/doctor.h>
+#include <shale/heap.h>
+#include <shale/segment.h>
 #include <shale/types.h>
 
 #endif

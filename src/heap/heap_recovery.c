@@ -18,6 +18,7 @@
  */
 #include <stdlib.h>
 
+#include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/heap_recovery.h"
@@ -165,8 +166,11 @@ static void settle_arena(struct shale_segment *view, uint32_t lane, uint64_t are
 	uint64_t word = load_acquire(state); /* pairs: arena.state - what the dead lane was doing */
 	uint64_t kind = word & SLAB_STATE_MASK;
 
-	if ((kind == ARENA_COMMITTING || kind == ARENA_RETURNING) && slab_word_lane(word) == lane)
-		(void)cas_acq_rel(state, &word, slab_word_next(word, ARENA_NONE));
+	if ((kind != ARENA_COMMITTING && kind != ARENA_RETURNING) || slab_word_lane(word) != lane)
+		return;
+	/* nobody takes slabs of it: what is left of the commit, or was not punched yet, goes */
+	(void)arena_decommit(view, arena);
+	(void)cas_acq_rel(state, &word, slab_word_next(word, ARENA_NONE));
 }
 
 int heap_settle_slabs(struct shale_segment *view, uint32_t lane)
