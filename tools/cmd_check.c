@@ -38,59 +38,105 @@ static int check_error(const struct cli_arguments *arguments, const char *what, 
 			 arguments->operand, what, strerror(-error));
 }
 
-/* Recovers if asked to, then checks. 0 and the two counts, or CLI_NO_ANSWER. */
-static int check_segment(const struct cli_arguments *arguments, struct shale_segment *segment,
-			 cJSON *findings, int *ret_recovered, int *ret_count)
-{
-	int r = 0;
+struct check_result {
+	uint32_t recovered;
+	uint32_t dead; /* peers left dead: what they held is still being read by the living */
+	int count;     /* findings */
+};
 
-	if (arguments->recover) {
-		r = shale_recover(segment);
-		if (r < 0)
-			return check_error(arguments, "cannot recover the dead peers", r);
-	}
-	*ret_recovered = r;
-	r = shale_check(segment, on_finding, findings);
+static int dead_peers(struct shale_segment *segment, uint32_t *ret_dead)
+{
+	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	int r = shale_segment_stat(segment, &stat);
+
+	if (r == 0)
+		*ret_dead = stat.peers_dead;
+	return r;
+}
+
+/*
+ * The dead as someone sees them who only looks: attaching as a peer recovers by itself, so that
+ * afterwards nobody could tell how many there were. 0, or CLI_NO_ANSWER.
+ */
+static int count_dead(const struct cli_arguments *arguments, uint32_t *ret_dead)
+{
+	struct target target = {0};
+	int r;
+
+	if (target_attach(arguments->command, arguments->operand, false, &target))
+		return CLI_NO_ANSWER;
+	r = dead_peers(target.segment, ret_dead);
+	target_detach(&target);
+	return r < 0 ? check_error(arguments, "cannot count its peers", r) : 0;
+}
+
+/* Recovers if asked to, then checks. 0 and the result, or CLI_NO_ANSWER. */
+static int check_segment(const struct cli_arguments *arguments, cJSON *findings,
+			 struct check_result *ret_result)
+{
+	struct target target = {0};
+	uint32_t before = 0, dead = 0;
+	int r = 0, count = 0;
+
+	if (arguments->recover && count_dead(arguments, &before))
+		return CLI_NO_ANSWER;
+	if (target_attach(arguments->command, arguments->operand, arguments->recover, &target))
+		return CLI_NO_ANSWER;
+	if (arguments->recover)
+		r = shale_recover(target.segment);
+	if (r >= 0)
+		r = count = shale_check(target.segment, on_finding, findings);
+	if (r >= 0)
+		r = dead_peers(target.segment, &dead);
+	target_detach(&target);
 	if (r < 0)
 		return check_error(arguments, "cannot check", r);
-	*ret_count = r;
+	ret_result->count = count;
+	ret_result->dead = dead;
+	ret_result->recovered = before > dead ? before - dead : 0;
 	return 0;
+}
+
+static void print_text(const struct cli_arguments *arguments, const struct check_result *result)
+{
+	if (arguments->recover)
+		printf("%" PRIu32 " peer%s recovered\n", result->recovered,
+		       result->recovered == 1 ? "" : "s");
+	if (result->dead)
+		printf("%" PRIu32 " dead peer%s not recovered%s\n", result->dead,
+		       result->dead == 1 ? "" : "s",
+		       arguments->recover ? " yet" : ": give --recover");
+	if (result->count)
+		printf("%d finding%s\n", result->count, result->count == 1 ? "" : "s");
+	else
+		puts("clean");
 }
 
 int cmd_check(const struct cli_arguments *arguments)
 {
-	struct target target = {0};
+	struct check_result result = {0};
 	cJSON *document = NULL, *findings = NULL;
-	int recovered = 0, count = 0, code;
+	int code;
 
-	if (target_attach(arguments->command, arguments->operand, arguments->recover, &target))
-		return CLI_NO_ANSWER;
 	if (arguments->json) {
 		document = cJSON_CreateObject();
 		findings = cJSON_AddArrayToObject(document, "findings");
+		if (!findings)
+			return cli_print_json(arguments->command, NULL, CLI_NO_ANSWER);
 	}
-	if (arguments->json && !findings)
-		code = cli_error(arguments->command, NULL, "no memory for the answer");
-	else
-		code = check_segment(arguments, target.segment, findings, &recovered, &count);
-	target_detach(&target);
-	if (code) {
+	if (check_segment(arguments, findings, &result)) {
 		cJSON_Delete(document);
-		return code;
+		return CLI_NO_ANSWER;
 	}
-	code = count ? CLI_NOT_GOOD : CLI_GOOD;
-	if (document) {
-		cli_json_text(document, "target", arguments->operand);
-		cJSON_AddNumberToObject(document, "recovered", recovered);
-		cJSON_AddNumberToObject(document, "count", count);
-		cJSON_AddBoolToObject(document, "clean", count == 0);
-		return cli_print_json(arguments->command, document, code);
+	code = result.count ? CLI_NOT_GOOD : CLI_GOOD;
+	if (!document) {
+		print_text(arguments, &result);
+		return cli_flush(arguments->command, code);
 	}
-	if (arguments->recover)
-		printf("%d peer%s recovered\n", recovered, recovered == 1 ? "" : "s");
-	if (count)
-		printf("%d finding%s\n", count, count == 1 ? "" : "s");
-	else
-		puts("clean");
-	return cli_flush(arguments->command, code);
+	cli_json_text(document, "target", arguments->operand);
+	cJSON_AddNumberToObject(document, "recovered", result.recovered);
+	cJSON_AddNumberToObject(document, "dead", result.dead);
+	cJSON_AddNumberToObject(document, "count", result.count);
+	cJSON_AddBoolToObject(document, "clean", result.count == 0);
+	return cli_print_json(arguments->command, document, code);
 }

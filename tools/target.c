@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define KIND_MEND    "give the descriptor that shale_segment_fd() returned"
 #define TARGET_FORMS "write /proc/PID/fd/N, PID:N, or fd:N for an inherited one"
 
 /* The two numbers of a target; *ret_pid is 0 for fd:N. */
@@ -59,7 +60,7 @@ static int open_error(const char *command, const char *text, int pid, int error)
 		return cli_error(command, "run this as the user of that process, or as root",
 				 "%s: %s", text, strerror(error));
 	default:
-		return cli_error(command, NULL, "%s: %s", text, strerror(error));
+		return cli_error(command, KIND_MEND, "%s: %s", text, strerror(error));
 	}
 }
 
@@ -79,8 +80,6 @@ static const char *kind_of(mode_t mode)
 		return "no regular file";
 	}
 }
-
-#define KIND_MEND "give the descriptor that shale_segment_fd() returned"
 
 /* Opens /proc/PID/fd/N anew. The fd, or CLI_NO_ANSWER negated with the error printed. */
 static int target_open(const char *command, const char *text, int pid, int number, bool writable)
@@ -126,7 +125,7 @@ static const char *attach_mend(int error)
 	case ENOMEM:
 		return "raise the address space limit: ulimit -v unlimited";
 	default:
-		return NULL;
+		return "see what is missing here with: shale doctor";
 	}
 }
 

@@ -233,7 +233,7 @@ struct shale_root {
 	const char *name; /* NUL-terminated; bytes that a peer wrote, not always printable */
 	uint32_t kind;	  /* enum shale_root_kind; other numbers may come with later versions */
 	shale_ref ref;	  /* USER: the block; else the library's own record */
-	uint64_t size;	  /* usable bytes at ref */
+	uint64_t size;	  /* bytes at ref; 0: USER, and the block is not live any more */
 };
 typedef void (*shale_root_callback)(const struct shale_root *root, void *context);
 

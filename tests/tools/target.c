@@ -331,28 +331,39 @@ static void leave_dead_peer(struct shale_segment *segment)
 	ASSERT_EQ(waitpid(pid, &status, 0), pid);
 }
 
-TEST_F(segment, stat_shows_the_dead_and_check_recovers_them_when_told)
+/* The fixture's own: the block and the record of its root. */
+#define FIXTURE_BLOCKS 2
+
+static void expect_peers(const char *target, uint64_t peers, uint64_t dead, uint64_t blocks)
+{
+	cJSON *document;
+
+	TOOL(&answer, -1, "stat", "--json", target);
+	EXPECT_EQ(answer.status, 0);
+	document = tool_json(&answer);
+	expect_number(document, "segment/peers", peers);
+	expect_number(document, "segment/peers_dead", dead);
+	expect_number(document, "heap/live_blocks", blocks);
+	cJSON_Delete(document);
+}
+
+TEST_F(segment, the_dead_are_shown_and_recovered_only_when_told)
 {
 	cJSON *document;
 
 	leave_dead_peer(self->segment);
-	TOOL(&answer, -1, "stat", "--json", self->target);
-	document = tool_json(&answer);
-	expect_number(document, "segment/peers_dead", 1);
-	expect_number(document, "segment/peers", 2);
-	expect_number(document, "heap/live_blocks", 2);
-	cJSON_Delete(document);
+	expect_peers(self->target, 2, 1, FIXTURE_BLOCKS + 1);
 	TOOL(&answer, -1, "check", self->target);
 	EXPECT_EQ(answer.status, 0);
+	EXPECT_STR_EQ(answer.out, "1 dead peer not recovered: give --recover\nclean\n");
+	expect_peers(self->target, 2, 1, FIXTURE_BLOCKS + 1);
 	TOOL(&answer, -1, "check", "--recover", "--json", self->target);
 	EXPECT_EQ(answer.status, 0);
 	document = tool_json(&answer);
 	expect_number(document, "recovered", 1);
+	expect_number(document, "dead", 0);
 	cJSON_Delete(document);
-	TOOL(&answer, -1, "stat", "--json", self->target);
-	document = tool_json(&answer);
-	expect_number(document, "segment/peers_dead", 0);
-	expect_number(document, "segment/peers", 1);
-	expect_number(document, "heap/live_blocks", 1);
-	cJSON_Delete(document);
+	expect_peers(self->target, 1, 0, FIXTURE_BLOCKS);
+	TOOL(&answer, -1, "check", "--recover", self->target);
+	EXPECT_STR_EQ(answer.out, "0 peers recovered\nclean\n");
 }
