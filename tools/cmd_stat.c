@@ -335,8 +335,8 @@ static void print_segment(const struct stat_all *all)
 
 static void print_peers(const struct stat_all *all)
 {
-	printf("\n%" PRIu32 " peers, %" PRIu32 " of them dead, %" PRIu32 " lanes\n",
-	       all->segment.peers, all->segment.peers_dead, all->segment.lanes);
+	printf("\npeers: %" PRIu32 ", dead: %" PRIu32 ", lanes: %" PRIu32 "\n", all->segment.peers,
+	       all->segment.peers_dead, all->segment.lanes);
 	if (all->peer_count)
 		printf("  %5s %10s %6s %-6s %s\n", "slot", "pid", "lanes", "state", "command");
 	for (unsigned i = 0; i < all->peer_count; i++) {
@@ -353,7 +353,7 @@ static void print_peers(const struct stat_all *all)
 
 static void print_roots(const struct stat_all *all)
 {
-	printf("\n%" PRIu32 " roots\n", all->segment.roots);
+	printf("\nroots: %" PRIu32 "\n", all->segment.roots);
 	for (unsigned i = 0; i < all->root_count; i++)
 		printf("  %-8s 0x%010" PRIx64 " %8" PRIu64 " bytes  %s\n",
 		       root_name(all->roots[i].kind), all->roots[i].ref, all->roots[i].size,

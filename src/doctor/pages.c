@@ -11,7 +11,6 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "os/os.h"
 
@@ -33,18 +32,36 @@ static const struct pool_row pools[] = {
 	 "echo 1 > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages"},
 };
 
+#ifdef SHALE_HAVE_NUMA
+static const bool built_with_numa = true;
+#else
+static const bool built_with_numa = false;
+#endif
+
 static bool node_in(const struct os_nodes *nodes, unsigned node)
 {
 	return nodes->bits[node / 64] >> (node % 64) & 1;
 }
 
+/* The smallest page size among the first mappings: a program's text may lie in huge pages. */
 static void page_size(struct doctor *doctor)
 {
-	long size = sysconf(_SC_PAGESIZE);
-	char detail[64];
-	bool ok = size == 4096;
+	char text[8192], detail[64] = "not readable";
+	const char *at = NULL;
+	uint64_t kib = 4, least = UINT64_MAX;
+	bool ok;
 
-	snprintf(detail, sizeof(detail), "%ld bytes", size);
+	if (os_read_text("/proc/self/smaps", text, sizeof(text)) >= 0)
+		at = strstr(text, "KernelPageSize:");
+	for (; at; at = strstr(at + 1, "KernelPageSize:")) {
+		if (sscanf(at, "KernelPageSize: %" SCNu64, &kib) == 1 && kib < least)
+			least = kib;
+	}
+	if (least != UINT64_MAX) {
+		kib = least;
+		snprintf(detail, sizeof(detail), "%" PRIu64 " KiB", kib);
+	}
+	ok = kib == 4;
 	doctor_report(doctor, &(struct shale_doctor_report){
 				      .name = "pages.size",
 				      .status = ok ? SHALE_DOCTOR_OK : SHALE_DOCTOR_MISSING,
@@ -204,21 +221,22 @@ void doctor_numa(struct doctor *doctor)
 	struct os_nodes nodes = {{0}};
 	char detail[DOCTOR_TEXT];
 	unsigned count = 0;
-	bool built = SHALE_HAVE_NUMA;
 
 	os_numa_nodes(&nodes);
 	for (unsigned node = 0; node < NODE_COUNT; node++)
 		count += node_in(&nodes, node);
 	snprintf(detail, sizeof(detail), "%u with memory that this process may use%s", count,
-		 built ? "" : "; shale was built without libnuma");
+		 built_with_numa ? "" : "; shale was built without libnuma");
 	doctor_report(
 		doctor,
 		&(struct shale_doctor_report){
 			.name = "numa.nodes",
-			.status = built ? SHALE_DOCTOR_OK : SHALE_DOCTOR_DEGRADED,
+			.status = built_with_numa ? SHALE_DOCTOR_OK : SHALE_DOCTOR_DEGRADED,
 			.detail = detail,
-			.effect = built ? "" : "pages fall where the kernel puts them",
-			.mend = built ? "" : "install libnuma-dev and build with -Dnuma=enabled",
+			.effect = built_with_numa ? "" : "pages fall where the kernel puts them",
+			.mend = built_with_numa
+					? ""
+					: "install libnuma-dev and build with -Dnuma=enabled",
 		});
 	for (unsigned node = 0; node < NODE_COUNT; node++) {
 		if (node_in(&nodes, node))

@@ -230,7 +230,7 @@ TEST_F(segment, stat_text_names_pages_peers_and_roots)
 	EXPECT_EQ(answer.status, 0);
 	EXPECT_NOT_NULL(strstr(answer.out, "\npages        4K: "));
 	EXPECT_NOT_NULL(strstr(answer.out, "\nlive "));
-	EXPECT_NOT_NULL(strstr(answer.out, "1 peers, 0 of them dead"));
+	EXPECT_NOT_NULL(strstr(answer.out, "\npeers: 1, dead: 0, lanes: 1\n"));
 	EXPECT_NOT_NULL(strstr(answer.out, "first\n"));
 	EXPECT_NULL(strchr(answer.out, '\033'));
 }
