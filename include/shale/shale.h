@@ -7,6 +7,7 @@
 #ifndef SHALE_SHALE_H
 #define SHALE_SHALE_H
 
+#include <shale/doctor.h>
 #include <shale/heap.h>
 #include <shale/segment.h>
 #include <shale/types.h>
