@@ -27,13 +27,7 @@ const struct check_step check_steps[] = {
 
 void segment_stat_fill(struct shale_segment *view, struct shale_segment_stat *stat)
 {
-	stat->arenas_committed = (uint32_t)(arena_committed_bytes(view) / ARENA_SIZE);
-	stat->roots = roots_count(view);
-}
-
-uint64_t segment_heap_committed(struct shale_segment *view)
-{
-	return arena_committed_bytes(view);
+	heap_fill_segment_stat(view, stat);
 }
 
 void lane_finish(struct lane *lane)

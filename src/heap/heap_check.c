@@ -306,6 +306,19 @@ int heap_stat_walk(struct shale_segment *view, struct shale_heap_stat *stat)
 	return 0;
 }
 
+void heap_fill_segment_stat(struct shale_segment *view, struct shale_segment_stat *stat)
+{
+	uint64_t long_facts = 0;
+
+	for (uint64_t arena = 0, high = view_arena_high(view); arena < high; arena++)
+		/* pairs: arena.long_facts - a count. */
+		long_facts += (unsigned)__builtin_popcount(
+			load_acquire(&heap_arena(view, arena)->long_committed));
+	stat->arenas_committed = (uint32_t)(arena_committed_bytes(view) / ARENA_SIZE);
+	stat->committed_bytes += arena_committed_bytes(view) + long_facts * LONG_FACTS_STRIDE;
+	stat->metadata_bytes += long_facts * LONG_FACTS_STRIDE;
+}
+
 int shale_heap_stat(struct shale_segment *segment, struct shale_heap_stat *ret_stat)
 {
 	struct shale_heap_stat stat = {.size = sizeof(stat)};

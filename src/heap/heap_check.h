@@ -10,7 +10,7 @@
 
 void heap_check(struct check_context *check);
 void roots_check(struct check_context *check);
-uint32_t roots_count(struct shale_segment *view);
+void heap_fill_segment_stat(struct shale_segment *view, struct shale_segment_stat *stat);
 int heap_stat_walk(struct shale_segment *view, struct shale_heap_stat *stat);
 
 #endif

@@ -244,24 +244,6 @@ int shale_root_find(struct shale_segment *segment, const char *name, shale_ref *
 
 /* -- checking ------------------------------------------------------------------------------------ */
 
-static int count_root(struct shale_segment *view, uint64_t offset, const struct root_shm *record,
-		      void *context)
-{
-	(void)view;
-	(void)offset;
-	(void)record;
-	++*(uint32_t *)context;
-	return 0;
-}
-
-uint32_t roots_count(struct shale_segment *view)
-{
-	uint32_t count = 0;
-
-	(void)root_walk(view, count_root, &count);
-	return count;
-}
-
 static int check_root(struct shale_segment *view, uint64_t offset, const struct root_shm *record,
 		      void *context)
 {

@@ -93,13 +93,15 @@ void test_set_runner_hooks(void (*before)(void), void (*after)(void))
 	hook_after = after;
 }
 
-/* Everything is slower under valgrind and sanitizers: SHALE_TEST_SLOWER=10 stretches all limits. */
+/* SHALE_TEST_SLOWER=10 stretches all limits; under valgrind they are long by default. */
 static uint64_t limit_ms(unsigned int seconds)
 {
 	const char *text = getenv("SHALE_TEST_SLOWER");
-	uint64_t factor = text != NULL ? strtoull(text, NULL, 10) : 1;
+	uint64_t factor = text != NULL ? strtoull(text, NULL, 10) : 0;
 
-	return (uint64_t)seconds * 1000 * (factor > 0 ? factor : 1);
+	if (factor == 0)
+		factor = getenv("SHALE_TEST_VALGRIND") != NULL ? 20 : 1;
+	return (uint64_t)seconds * 1000 * factor;
 }
 
 void test_set_limit(unsigned int seconds)

@@ -11,8 +11,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "harness.h"
-#include "hugepages.h"
+#include "lib/harness.h"
+#include "lib/hugepages.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -9,8 +9,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "harness.h"
-#include "hugepages.h"
+#include "lib/harness.h"
+#include "lib/hugepages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -126,16 +126,23 @@ TEST(victim, leaks_no_fd)
 /* An orphan in a session of its own: the runner must end it nevertheless. */
 TEST(victim, leaves_process)
 {
+	int pipe_fds[2];
+	char byte;
+
+	ASSERT_SYS(pipe(pipe_fds));
 	if (fork() == 0) {
 		if (fork() == 0) {
 			setsid();
 			TEST_LOG("hidden %d", (int)getpid());
+			close(pipe_fds[0]);
+			close(pipe_fds[1]);
 			for (;;)
 				pause();
 		}
 		_exit(0);
 	}
-	test_sleep_ms(100); /* gives it time to say its name; too little only loses the name */
+	close(pipe_fds[1]);
+	EXPECT_EQ(read(pipe_fds[0], &byte, 1), 0); /* all writers closed it: the name is said */
 }
 
 TEST(victim, prints_to_stdout)

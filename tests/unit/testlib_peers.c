@@ -10,8 +10,8 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "harness.h"
-#include "peers.h"
+#include "lib/harness.h"
+#include "lib/peers.h"
 
 #include <errno.h>
 #include <fcntl.h>
