@@ -34,11 +34,6 @@
 #include <sys/types.h>
 
 #include <shale/shale.h>
-#include <shale/segment.h>
-#include <shale/heap.h>
-#include <shale/map.h>
-#include <shale/channel.h>
-#include <shale/wait.h>
 
 /* The names by which a process that has just joined finds its way. */
 #define TALLY_JOB     "tally.job"     /* root: struct tally_job */

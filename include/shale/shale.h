@@ -8,5 +8,10 @@
 #define SHALE_SHALE_H
 
 #include <shale/types.h>
+#include <shale/segment.h>
+#include <shale/heap.h>
+#include <shale/map.h>
+#include <shale/channel.h>
+#include <shale/wait.h>
 
 #endif
