@@ -170,13 +170,22 @@ static void print_nodes(struct shale_segment *segment, const struct shale_segmen
 	fclose(file);
 }
 
-static void print_memory(struct shale_segment *segment)
+static struct shale_heap_stat heap_stat(struct shale_segment *segment)
 {
 	struct shale_heap_stat heap = {.size = sizeof(heap)};
+	int r = shale_heap_stat(segment, &heap);
 
-	shale_trim(segment, 0);
-	if (shale_heap_stat(segment, &heap) < 0)
-		return;
+	if (r < 0)
+		tally_die(r, "counting the blocks");
+	return heap;
+}
+
+static void print_memory(struct shale_segment *segment)
+{
+	struct shale_heap_stat heap;
+
+	shale_trim(segment, 0); /* now, rather than when somebody needs it */
+	heap = heap_stat(segment);
 	printf("memory      live %" PRIu64 " bytes in %" PRIu64 " blocks (job, channels, tables), "
 	       "retained %" PRIu64 ", returned %" PRIu64 "\n",
 	       heap.live_bytes, heap.live_blocks, heap.retained_bytes, heap.returned_bytes);
@@ -207,17 +216,26 @@ static void print_finding(const struct shale_finding *finding, void *context)
 		finding->offset, finding->text);
 }
 
+/* A block that is live and not published belonged to one who is dead: it should be free by now. */
+static int count_orphans(struct shale_segment *segment)
+{
+	struct shale_heap_stat heap = heap_stat(segment);
+
+	return (int)(heap.live_blocks - heap.published_blocks);
+}
+
 int report_check(struct shale_segment *segment)
 {
 	struct shale_segment_stat stat = {.size = sizeof(stat)};
 	int recovered = shale_recover(segment);
 	int findings = shale_check(segment, print_finding, NULL);
+	int orphans = count_orphans(segment);
 
 	if (recovered < 0 || findings < 0 || shale_segment_stat(segment, &stat) < 0)
 		tally_die(recovered < 0 ? recovered : findings, "checking the segment");
-	printf("check       %d findings, %u peers, %u of them dead\n", findings, stat.peers,
-	       stat.peers_dead);
-	return findings + (int)stat.peers_dead;
+	printf("check       %d findings, %d blocks of the dead, %u peers, %u of them dead\n",
+	       findings, orphans, stat.peers, stat.peers_dead);
+	return findings + orphans + (int)stat.peers_dead;
 }
 
 /* Identifiers need no escapes. */

@@ -175,7 +175,7 @@ TEST(compare, every_kind_of_difference_is_seen)
 	EXPECT_EQ(compare("1 Alpha\n3 alpha\n1 beta\n70 gamma\n"), 1);  /* at the start */
 	EXPECT_EQ(compare("3 alpha\n1 beta\n70 gamma\n1 gammas\n"), 1); /* at the end */
 	EXPECT_EQ(compare("3 alphA\n2 beta\n70 gamma\n"), 3);
-	EXPECT_ERRNO(EINVAL, compare("3 alpha\nbeta\n70 gamma\n"));
+	EXPECT_ERRNO(-EINVAL, compare("3 alpha\nbeta\n70 gamma\n"));
 }
 
 /* The pipeline itself, on a file whose name has all that a shell would trip over. */
