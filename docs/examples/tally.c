@@ -380,19 +380,20 @@ static void settle_worker(struct tally *tally, pid_t pid)
 
 static void worker_killed(struct tally *tally, struct member *member)
 {
-	pid_t pid = member->pid;
-
 	tally->summary.killed++;
 	/* Not needed for the counts; it gives back at once what the dead had not published. */
 	shale_recover(tally->segment);
-	settle_worker(tally, pid);
+	if (tally->reduced) { /* on its way home */
+		member->role = ROLE_NONE;
+		return;
+	}
+	settle_worker(tally, member->pid);
 	start(tally, member, ROLE_WORKER);
 }
 
 static void member_ended(struct tally *tally, struct member *member, int status)
 {
-	if (member->role == ROLE_WORKER && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
-	    !tally->reduced) {
+	if (member->role == ROLE_WORKER && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
 		worker_killed(tally, member);
 		return;
 	}

@@ -127,13 +127,15 @@ static void put_tree(struct tally_fixture *self)
 static int run_tally(struct tally_fixture *self, ...)
 {
 	char program[4096];
-	char *arguments[MAX_ARGUMENTS + 4] = {program, (char *)"--json", self->json};
+	char *arguments[MAX_ARGUMENTS + 4] = {program, NULL, self->json};
 	int count = 3, status = -1;
+	static char json_option[] = "--json";
 	va_list list;
 	pid_t pid;
 
 	ASSERT_NOT_NULL(getenv("SHALE_BUILD_ROOT"));
 	snprintf(program, sizeof(program), "%s/docs/examples/tally", getenv("SHALE_BUILD_ROOT"));
+	arguments[1] = json_option;
 	va_start(list, self);
 	while (count < MAX_ARGUMENTS && (arguments[count] = va_arg(list, char *)))
 		count++;
@@ -143,7 +145,7 @@ static int run_tally(struct tally_fixture *self, ...)
 	if (pid == 0) {
 		if (!freopen(self->output, "w", stdout) || dup2(1, 2) < 0)
 			_exit(126);
-		execv(program, (char *const *)arguments);
+		execv(program, arguments);
 		_exit(127);
 	}
 	ASSERT_OK(test_reap(pid, 60000, &status));
