@@ -9,6 +9,7 @@
  * Death:     workers are killed by the tally itself.
  */
 #include "lib/harness.h"
+#include "lib/hugepages.h"
 
 #include <cjson/cJSON.h>
 #include <ftw.h>
@@ -294,15 +295,30 @@ TEST_F_TIMEOUT(tally, identifiers_longer_than_a_chunk_stay_whole, 120)
 	expect_same_counts(self);
 }
 
-TEST_F_TIMEOUT(tally, every_kind_of_page_gives_the_same, 120)
+static void expect_equal_on(struct tally_fixture *self, const char *pages)
 {
-	static const char *const kinds[] = {"auto", "4k", "thp"};
-
 	put_tree(self);
-	for (int i = 0; i < 3; i++) {
-		expect_equal(self, run_tally(self, "--pages", kinds[i], self->tree, NULL), 9, 1);
-		expect_same_counts(self);
-	}
+	expect_equal(self, run_tally(self, "--pages", pages, self->tree, NULL), 9, 1);
+	expect_same_counts(self);
+}
+
+TEST_F_TIMEOUT(tally, small_pages_give_the_same, 120)
+{
+	expect_equal_on(self, "4k");
+	expect_equal_on(self, "thp");
+}
+
+TEST_F_TIMEOUT(tally, huge_pages_give_the_same, 120)
+{
+	hugepages_require_free(2 << 20, HUGEPAGES_ANY_NODE, 32);
+	expect_equal_on(self, "2m");
+	expect_equal_on(self, "auto");
+}
+
+TEST_F_TIMEOUT(tally, without_huge_pages_it_runs_as_well, 120)
+{
+	hugepages_require_none(2 << 20);
+	expect_equal_on(self, "auto");
 }
 
 TEST_F_TIMEOUT(tally, more_kills_than_workers_and_chunks, 120)
