@@ -7,6 +7,8 @@
 #ifndef SHALE_SHALE_H
 #define SHALE_SHALE_H
 
+#include <shale/heap.h>
+#include <shale/segment.h>
 #include <shale/types.h>
 #include <shale/segment.h>
 #include <shale/heap.h>

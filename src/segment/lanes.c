@@ -281,8 +281,10 @@ void lanes_forget(struct shale_segment *view)
 {
 	if (lane_current.serial == view->serial)
 		lane_current = (struct lane_current){0};
-	for (uint32_t i = 0; i < view->lane_memory_count; i++)
+	for (uint32_t i = 0; i < view->lane_memory_count; i++) {
+		lane_finish(view->lane_memory[i]);
 		(void)os_unmap(view->lane_memory[i], lane_memory_bytes());
+	}
 	free(view->lane_memory);
 	view->lane_memory = NULL;
 	view->lane_memory_count = 0;
