@@ -11,5 +11,10 @@
 #include <shale/heap.h>
 #include <shale/segment.h>
 #include <shale/types.h>
+#include <shale/segment.h>
+#include <shale/heap.h>
+#include <shale/map.h>
+#include <shale/channel.h>
+#include <shale/wait.h>
 
 #endif
