@@ -15,7 +15,6 @@
 #include "segment/internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
 
