@@ -141,7 +141,7 @@ static int lane_make(struct shale_segment *view, struct lane **ret_lane)
 {
 	struct lane *lane;
 	void *memory;
-	uint32_t index;
+	uint32_t index = 0;
 	int r;
 
 	r = lane_memory_reserve(view);
