@@ -119,7 +119,7 @@ TEST_TIMEOUT(segment_step, attach_killed, 600)
 				 .check = check,
 				 .ctx = &scene};
 
-	play(&step, 1, 211);
+	play(&step, 1, 997);
 }
 
 TEST_TIMEOUT(segment_step, lane_claim_killed, 600)
@@ -157,7 +157,7 @@ TEST_TIMEOUT(segment_step, recovery_killed, 600)
 				 .check = check,
 				 .ctx = &scene};
 
-	play(&step, 0, 41);
+	play(&step, 0, 331);
 }
 
 static void create(void *ctx)
@@ -180,5 +180,5 @@ TEST_TIMEOUT(segment_step, create_killed, 600)
 	struct step_case step = {
 		.name = "create", .operation = create, .check = check_created, .ctx = &scene};
 
-	play(&step, 0, 997);
+	play(&step, 0, 4999);
 }
