@@ -180,5 +180,5 @@ TEST_TIMEOUT(segment_step, create_killed, 600)
 	struct step_case step = {
 		.name = "create", .operation = create, .check = check_created, .ctx = &scene};
 
-	play(&step, 0, 4999);
+	play(&step, 0, 211);
 }
