@@ -3,9 +3,13 @@
  *
  * The segment layer declares these tables (segment/recovery.h) and walks them; a layer above adds a
  * row here. Order of recovery: hand-overs first (they decide which blocks live on), slabs last.
+ *
+ * Owner: nobody; constant tables.
+ * Death: the steps say it themselves.
  */
 #include <stddef.h>
 
+#include "channel/channel.h"
 #include "heap/heap_check.h"
 #include "heap/heap_lane.h"
 #include "heap/heap_recovery.h"
@@ -15,6 +19,7 @@
 
 const struct recovery_step recovery_steps[] = {
 	{"map", map_settle_lane},
+	{"channel", channel_settle_lane},
 	{"heap intents", heap_settle_intent},
 	{"heap slabs", heap_settle_slabs},
 	{NULL, NULL},
@@ -25,6 +30,7 @@ const struct check_step check_steps[] = {
 	{"heap", heap_check},
 	{"roots", roots_check},
 	{"map", map_check},
+	{"channel", channel_check},
 	{NULL, NULL},
 };
 

@@ -116,8 +116,7 @@ static const char *h4_no_facts_beyond_the_last_block(const struct slab_view *s)
 		return NULL;
 	own = slab_own_facts(s->view, s->bin, s->slab);
 	if (!all_zero(own + s->bin->count, s->bin->facts_half - s->bin->count) ||
-	    !all_zero(own + s->bin->facts_half + s->bin->count,
-		      s->bin->facts_half - s->bin->count))
+	    !all_zero(own + s->bin->facts_half + s->bin->count, s->bin->facts_half - s->bin->count))
 		return "facts beyond the last block are not zero";
 	return NULL;
 }

@@ -117,7 +117,7 @@ static void settle_owned(struct shale_segment *view, uint64_t slab, uint64_t wor
 		return;
 	}
 	low = sweep_slab(view, slab, &bin_table[index]) != 0 ? slab_low(SLAB_ORPHAN, 0, index)
-							      : slab_low(SLAB_FREE, 0, 0);
+							     : slab_low(SLAB_FREE, 0, 0);
 	/* freers of an orphan do not wake anybody: whoever adopts it must look */
 	store_relaxed(slab_remote_hint(view, slab), (uint8_t)1);
 	/* pairs: slab.word - the swept facts come with the slab. */

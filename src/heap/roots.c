@@ -242,6 +242,44 @@ int shale_root_find(struct shale_segment *segment, const char *name, shale_ref *
 	return 0;
 }
 
+struct root_list {
+	shale_root_callback callback;
+	void *context;
+	int count;
+};
+
+/* What the public callback gets of a record: of a user's root, the block that it names. */
+static int root_list_one(struct shale_segment *view, uint64_t offset, const struct root_shm *record,
+			 void *context)
+{
+	struct root_list *list = context;
+	struct shale_root root = {.name = record->name, .kind = record->kind, .size = record->size};
+	const struct root_user_shm *user;
+
+	root.ref.off = offset;
+	if (record->kind == ROOT_USER) {
+		user = heap_at(view, offset, sizeof(*user));
+		if (!user)
+			return view_damaged(view);
+		/* relaxed: written before the record was placed, which root_walk() saw */
+		root.ref.off = load_relaxed(&user->ref);
+		if (heap_block_state(view, root.ref.off, &root.size) < HEAP_BLOCK_LIVE)
+			root.size = 0;
+	}
+	list->count++;
+	if (list->callback)
+		list->callback(&root, list->context);
+	return 0;
+}
+
+int shale_root_list(struct shale_segment *segment, shale_root_callback callback, void *context)
+{
+	struct root_list list = {.callback = callback, .context = context};
+	int r = root_walk(segment, root_list_one, &list);
+
+	return r < 0 ? r : list.count;
+}
+
 /* -- checking ------------------------------------------------------------------------------------ */
 
 static int check_root(struct shale_segment *view, uint64_t offset, const struct root_shm *record,

@@ -141,6 +141,9 @@ struct os_memfd_info {
 int os_memfd_identify(int fd, struct os_memfd_info *ret_info);
 /* True when fd is open and still is that file: the program may have closed and reused the number. */
 bool os_memfd_same(int fd, uint64_t dev, uint64_t ino);
+
+/* Can nobody shrink or grow the file any more? (of the seals that os_memfd_identify() read) */
+bool os_memfd_size_is_sealed(const struct os_memfd_info *info);
 /*
  * A fresh open file description of the same file through /proc/thread-self/fd, CLOEXEC: it shares
  * no lock and no offset with fd. Use only on what os_memfd_identify() accepted. Returns the fd.

@@ -15,7 +15,6 @@
 #include "segment/internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -68,7 +67,7 @@ static int attach_identify(struct shale_segment *view, int fd, struct os_memfd_i
 
 static int attach_check_file(const struct os_memfd_info *info, struct reason reason)
 {
-	if ((info->seals & (F_SEAL_SHRINK | F_SEAL_GROW)) != (F_SEAL_SHRINK | F_SEAL_GROW)) {
+	if (!os_memfd_size_is_sealed(info)) {
 		reason_set(reason, "the memfd is not sealed against shrinking and growing");
 		return -ETXTBSY;
 	}

@@ -79,7 +79,7 @@ static bool lane_try_slot(struct shale_segment *view, uint32_t lane)
 static int lane_raise_high(struct shale_segment *view, uint32_t high)
 {
 	uint64_t offset = view->lanes_offset + high * sizeof(struct lane_shm);
-	uint32_t seen = high;
+	uint32_t seen;
 	int r;
 
 	if (offset % view->page_size == 0) {
@@ -89,18 +89,21 @@ static int lane_raise_high(struct shale_segment *view, uint32_t high)
 		if (r < 0)
 			return r;
 	}
+	/* relaxed: compared and swapped below; 0 is a peer's damage and is mended here */
+	seen = load_relaxed(&view_hints(view)->lane_high);
 	/* pairs: lane.high - the slot below the new mark is committed. Failing: another raised it. */
-	(void)cas_acq_rel(&view_hints(view)->lane_high, &seen, high + 1);
+	if (seen <= high)
+		(void)cas_acq_rel(&view_hints(view)->lane_high, &seen, high + 1);
 	return 0;
 }
 
-/* -ENOSPC: every slot is taken. */
+/* -ENOSPC: every slot is taken, or the mark does not stay where we put it (a peer lies). */
 static int lane_claim_slot(struct shale_segment *view, uint32_t *ret_lane)
 {
 	uint32_t lane = 1;
 	int r;
 
-	for (;;) {
+	for (unsigned tries = 0; tries < 2 * LANE_COUNT; tries++) {
 		uint32_t high = view_lane_high(view);
 
 		for (; lane < high; lane++)
@@ -114,6 +117,7 @@ static int lane_claim_slot(struct shale_segment *view, uint32_t *ret_lane)
 		if (r < 0)
 			return r;
 	}
+	return -ENOSPC;
 }
 
 /* Room for one more in the list of what detach unmaps. */
@@ -137,7 +141,7 @@ static int lane_make(struct shale_segment *view, struct lane **ret_lane)
 {
 	struct lane *lane;
 	void *memory;
-	uint32_t index;
+	uint32_t index = 0;
 	int r;
 
 	r = lane_memory_reserve(view);
@@ -281,8 +285,10 @@ void lanes_forget(struct shale_segment *view)
 {
 	if (lane_current.serial == view->serial)
 		lane_current = (struct lane_current){0};
-	for (uint32_t i = 0; i < view->lane_memory_count; i++)
+	for (uint32_t i = 0; i < view->lane_memory_count; i++) {
+		lane_finish(view->lane_memory[i]);
 		(void)os_unmap(view->lane_memory[i], lane_memory_bytes());
+	}
 	free(view->lane_memory);
 	view->lane_memory = NULL;
 	view->lane_memory_count = 0;

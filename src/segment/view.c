@@ -156,8 +156,11 @@ void view_free(struct shale_segment *view)
 		os_life_drop(&view->life);
 	if (view->base)
 		(void)os_unmap(view->base, view->file_size);
-	/* the program may have closed our number and use it for something else */
-	if (view->fd >= 0 && os_memfd_same(view->fd, view->dev, view->ino))
+	/*
+	 * The program may have closed our number and use it for something else. Asked twice, so that a
+	 * question the kernel could not answer once does not leave the descriptor open for ever.
+	 */
+	if (view_fd(view) >= 0 || view_fd(view) >= 0)
 		(void)os_fd_close(view->fd);
 	if (view->attachment)
 		(void)os_unmap(view->attachment, attachment_size());

@@ -554,6 +554,12 @@ static uint64_t next_point(const struct step_options *options, uint64_t k)
 	return k + options->stride;
 }
 
+static void require_support(void)
+{
+	if (!step_supported())
+		SKIP("single-stepping a child is not to be had here (ptrace refused, or valgrind)");
+}
+
 static void scene_init(struct scene *scene, const struct step_case *step,
 		       const struct step_options *options, enum mode mode)
 {
@@ -570,8 +576,7 @@ static void scene_init(struct scene *scene, const struct step_case *step,
 		own->max_problems = DEFAULT_MAX_PROBLEMS;
 	if (own->offset == 0 && own->stride > 1)
 		own->offset = test_random_below(own->stride);
-	if (!step_supported())
-		SKIP("single-stepping a child is not to be had here (ptrace refused)");
+	require_support();
 	scene->report = mmap(NULL, sizeof(*scene->report), PROT_READ | PROT_WRITE,
 			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_TRUE(scene->report != MAP_FAILED);
@@ -642,6 +647,7 @@ int step_kill_at(const struct step_case *step, uint64_t k)
 	struct victim victim = {.pid = -1};
 	int r;
 
+	require_support();
 	scene_pin(&scene);
 	watch_start(DEFAULT_LIMIT_MS);
 	r = victim_start(step, &victim);
@@ -667,6 +673,8 @@ bool step_supported(void)
 	const struct step_case probe = {.name = "probe", .operation = probe_operation};
 	struct victim victim = {.pid = -1};
 
+	if (getenv("SHALE_TEST_VALGRIND") != NULL)
+		return false; /* it would step valgrind's own translator */
 	if (known == 0 && MARK_BYTES != 0) {
 		watch_start(DEFAULT_LIMIT_MS);
 		known = victim_start(&probe, &victim) == 0 && victim_step(&victim, 1, NULL) == 0

@@ -11,10 +11,10 @@ FIXTURE_VARIANT(heap_blocks)
 {
 	enum shale_pages pages;
 };
-FIXTURE_VARIANT_ADD(heap_blocks, 4k) {SHALE_PAGES_4K};
-FIXTURE_VARIANT_ADD(heap_blocks, thp) {SHALE_PAGES_THP};
-FIXTURE_VARIANT_ADD(heap_blocks, 2m) {SHALE_PAGES_2M};
-FIXTURE_VARIANT_ADD(heap_blocks, private) {SHALE_PAGES_PRIVATE};
+FIXTURE_VARIANT_ADD(heap_blocks, 4k){SHALE_PAGES_4K};
+FIXTURE_VARIANT_ADD(heap_blocks, thp){SHALE_PAGES_THP};
+FIXTURE_VARIANT_ADD(heap_blocks, 2m){SHALE_PAGES_2M};
+FIXTURE_VARIANT_ADD(heap_blocks, private){SHALE_PAGES_PRIVATE};
 
 FIXTURE_SETUP(heap_blocks)
 {
@@ -78,7 +78,8 @@ TEST_F(heap_blocks, spans_hold_blocks_of_64_kib_to_several_arenas)
 TEST_F(heap_blocks, alignment_up_to_2_mib_holds_for_address_and_offset)
 {
 	for (size_t alignment = 1; alignment <= 2u << 20; alignment *= 2) {
-		for (size_t size = 1; size < 3 * alignment && size < 4u << 20; size = size * 3 + 7) {
+		for (size_t size = 1; size < 3 * alignment && size < 4u << 20;
+		     size = size * 3 + 7) {
 			void *block = shale_alloc_aligned(self->segment, size, alignment);
 
 			ASSERT_NOT_NULL(block);

@@ -1,4 +1,4 @@
-/* os_cpu.c - CPUs, and the barrier that reaches other processes. */
+/* os_cpu.c - CPUs, and the refusals of the barrier that reaches other processes. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
@@ -46,71 +46,10 @@ TEST(os_membarrier, registers_again_and_again_and_reaches)
 
 	if (r == -EOPNOTSUPP)
 		SKIP("the kernel has no global expedited membarrier");
-	EXPECT_OK(r);
-	EXPECT_OK(os_membarrier_register());
-	EXPECT_OK(os_membarrier_global());
-}
-
-/*
- * The light half only keeps the compiler in order; the barrier must make up for it. Two processes
- * store to their own word and then read the other's: never may both read the old value.
- */
-struct words {
-	uint32_t light __attribute__((aligned(64)));
-	uint32_t heavy __attribute__((aligned(64)));
-	uint32_t light_saw __attribute__((aligned(64)));
-	uint32_t round __attribute__((aligned(64)));
-	uint32_t done __attribute__((aligned(64)));
-};
-
-static void light_side(struct words *words, unsigned rounds)
-{
-	for (unsigned i = 1; i <= rounds; i++) {
-		while (__atomic_load_n(&words->round, __ATOMIC_ACQUIRE) != i)
-			sched_yield();
-		__atomic_store_n(&words->light, i, __ATOMIC_RELAXED);
-		__atomic_signal_fence(__ATOMIC_SEQ_CST);
-		words->light_saw = __atomic_load_n(&words->heavy, __ATOMIC_RELAXED);
-		__atomic_store_n(&words->done, i, __ATOMIC_RELEASE);
-	}
-}
-
-TEST(os_membarrier, orders_the_light_side_of_another_process)
-{
-	enum { ROUNDS = 2000 };
-	struct words *words;
-	unsigned both_blind = 0;
-	void *base;
-	pid_t pid;
-	int fd;
-
-	if (os_membarrier_register() < 0)
-		SKIP("the kernel has no global expedited membarrier");
-	fd = os_memfd_create("words", OS_PAGES_4K);
-	ASSERT_OK(fd);
-	ASSERT_OK(os_memfd_set_size(fd, PAGE));
-	ASSERT_OK(os_map_shared(fd, 0, PAGE, true, 0, &base));
-	words = base;
-	pid = test_fork();
-	if (pid == 0) {
-		ASSERT_OK(os_membarrier_register());
-		light_side(words, ROUNDS);
-		test_child_exit();
-	}
-	for (unsigned i = 1; i <= ROUNDS; i++) {
-		uint32_t saw;
-
-		__atomic_store_n(&words->round, i, __ATOMIC_RELEASE);
-		__atomic_store_n(&words->heavy, i, __ATOMIC_RELAXED);
-		ASSERT_OK(os_membarrier_global());
-		saw = __atomic_load_n(&words->light, __ATOMIC_RELAXED);
-		while (__atomic_load_n(&words->done, __ATOMIC_ACQUIRE) != i)
-			sched_yield();
-		both_blind += saw != i && words->light_saw != i;
-	}
-	EXPECT_EQ(both_blind, 0);
-	EXPECT_TRUE(test_join(pid, 20000));
-	close(fd);
+	/* Exactly 0: the commands that only ask answer with a mask. */
+	EXPECT_EQ(r, 0);
+	EXPECT_EQ(os_membarrier_register(), 0);
+	EXPECT_EQ(os_membarrier_global(), 0);
 }
 
 VARIANT_SET(refusals) = {

@@ -265,7 +265,7 @@ TEST(testlib_step, signals_system_calls_and_children_do_not_confuse_it)
 	EXPECT_TRUE(result.complete);
 	EXPECT_EQ(result.problems, 0);
 	EXPECT_GT(result.outcomes[EMPTY], 0);
-	EXPECT_EQ(result.outcomes[BOTH], 1);
+	EXPECT_GT(result.outcomes[BOTH], 0);
 	TEST_LOG("%d points for %d instructions", (int)result.points, (int)result.instructions);
 }
 
@@ -288,7 +288,7 @@ static void wait_for_ever(void *ctx)
 static void crash(void *ctx)
 {
 	(void)ctx;
-	raise(SIGSEGV);
+	raise(SIGUSR2); /* one that no sanitizer handles */
 }
 
 TEST(testlib_step, an_operation_without_end_is_found)
