@@ -203,6 +203,18 @@ static int get_slot(const struct shale_map *map, uint64_t *slot, uint64_t word,
 	return request_answer(request, glimpse.value.value_size, ret_value_size);
 }
 
+/* A slot that stays, and a record that never holds still or never is one? */
+static int get_gave_up(const struct shale_map *map, uint64_t *slot, uint64_t word)
+{
+	struct glimpse glimpse;
+
+	/* pairs: map.slot */
+	if (glimpse_load(map->view, slot, word, &glimpse) == 0 && load_acquire(slot) == word &&
+	    map->view->read_only)
+		return view_damaged(map->view);
+	return -EAGAIN;
+}
+
 static int get_optimistic(const struct shale_map *map, const struct request *request,
 			  unsigned attempts, size_t *ret_value_size)
 {
@@ -225,7 +237,7 @@ static int get_optimistic(const struct shale_map *map, const struct request *req
 		if (r != -EAGAIN)
 			return r;
 		if (attempts-- == 0)
-			return -EAGAIN;
+			return get_gave_up(map, slot, word);
 		chain_again(&chain);
 	}
 	return r < 0 ? r : -ENOENT;

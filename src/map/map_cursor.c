@@ -12,7 +12,7 @@
  *   reserved[2]   0
  *
  * Owner:     the caller owns the cursor, plain bytes that may be anything: every value is valid.
- * Progress:  as get: it repeats when what it reads changed under it.
+ * Progress:  as get: it repeats when what it reads changed under it; -EAGAIN after MAP_ATTEMPTS.
  * Ordering:  map.slot, map.validate
  * Death:     stores nothing to the segment.
  */
@@ -138,7 +138,7 @@ static int scan_next(struct scan *scan, uint64_t number, const struct cursor_buf
 		if (scan_copy(scan, buffers) > 0)
 			return 1;
 		if (attempts-- == 0)
-			return view_damaged(map->view);
+			return -EAGAIN;
 	}
 	return 0;
 }

@@ -120,7 +120,8 @@ static uint32_t retire_protected(const struct map_hand *hand)
 		const struct lane_shm *shm = view_lane(hand->view, lane);
 
 		for (i = 0; i < LANE_HAZARDS; i++) {
-			/* pairs: map.hazard, map.hazard_end */
+			/* pairs: map.hazard - set before the slot was looked at again, or too late. */
+			/* pairs: map.hazard_end - a reader that has let go has read all it will. */
 			protected |= retire_match(hand->shm, load_seq_cst(&shm->hazards[i]));
 		}
 		/* pairs: lane.intent */
