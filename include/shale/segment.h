@@ -221,6 +221,30 @@ SHALE_API int shale_check(struct shale_segment *segment, shale_check_callback ca
 SHALE_API int shale_root_publish(struct shale_segment *segment, const char *name, void *ptr);
 SHALE_API int shale_root_find(struct shale_segment *segment, const char *name, shale_ref *ret_ref);
 
+/* What a root is bound to. Since 0.1. */
+enum shale_root_kind {
+	SHALE_ROOT_USER = 1, /* a block given to shale_root_publish() */
+	SHALE_ROOT_MAP = 2,
+	SHALE_ROOT_CHANNEL = 3,
+};
+
+/* A named root, as shale_root_list() shows it. Valid until the callback returns. Since 0.1. */
+struct shale_root {
+	const char *name; /* NUL-terminated; bytes that a peer wrote, not always printable */
+	uint32_t kind;	  /* enum shale_root_kind; other numbers may come with later versions */
+	shale_ref ref;	  /* USER: the block; else the library's own record */
+	uint64_t size;	  /* bytes at ref; 0: USER, and the block is not live any more */
+};
+typedef void (*shale_root_callback)(const struct shale_root *root, void *context);
+
+/*
+ * Calls callback once for each root, in no particular order. callback may be NULL. Works on
+ * read-only views. Returns the number of roots; -EUCLEAN damaged (those before it were listed).
+ * Threads and processes: safe; a snapshot. Since 0.1.
+ */
+SHALE_API int shale_root_list(struct shale_segment *segment, shale_root_callback callback,
+			      void *context);
+
 #ifdef __cplusplus
 }
 #endif

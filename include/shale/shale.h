@@ -7,6 +7,12 @@
 #ifndef SHALE_SHALE_H
 #define SHALE_SHALE_H
 
+#include <shale/channel.h>
+#include <shale/doctor.h>
+#include <shale/heap.h>
+#include <shale/map.h>
+#include <shale/segment.h>
 #include <shale/types.h>
+#include <shale/wait.h>
 
 #endif

@@ -60,8 +60,8 @@ static int raise_high(struct shale_segment *view, uint32_t high)
 
 static int commit_memory(struct shale_segment *view, uint64_t arena)
 {
-	uint64_t facts = view->short_facts_offset +
-			 arena * SLABS_PER_ARENA * (uint64_t)SHORT_FACTS_STRIDE;
+	uint64_t facts =
+		view->short_facts_offset + arena * SLABS_PER_ARENA * (uint64_t)SHORT_FACTS_STRIDE;
 	int r;
 
 	/* our own COMMITTING word is counted already */
@@ -164,7 +164,8 @@ static int arena_take(struct lane *lane, const struct bin_info *bin, uint64_t ar
 
 	if (!arena_committed(lane->view, arena))
 		return -EAGAIN;
-	for (uint64_t slab = arena * SLABS_PER_ARENA; slab < (arena + 1) * SLABS_PER_ARENA; slab++) {
+	for (uint64_t slab = arena * SLABS_PER_ARENA; slab < (arena + 1) * SLABS_PER_ARENA;
+	     slab++) {
 		r = slab_take(lane, bin, slab);
 		if (r == -EAGAIN)
 			continue;

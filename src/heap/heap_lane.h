@@ -25,11 +25,11 @@ struct heap_free_block {
 
 struct heap_bin {
 	uint32_t lifo_count;
-	uint32_t scan_next;    /* next block index to scan in the current slab */
-	uint64_t mask;	       /* free blocks among the 64 from mask_first on */
+	uint32_t scan_next;        /* next block index to scan in the current slab */
+	uint64_t mask;             /* free blocks among the 64 from mask_first on */
 	unsigned char *mask_block; /* address of block mask_first */
-	uint8_t *mask_own;     /* its fact */
-	uint64_t slab;	       /* current slab, valid if has_slab */
+	uint8_t *mask_own;         /* its fact */
+	uint64_t slab;             /* current slab, valid if has_slab */
 	bool has_slab;
 	uint32_t owned_count;
 	uint32_t owned_room;
@@ -40,7 +40,7 @@ struct heap_bin {
 };
 
 struct heap_lane {
-	uint64_t own_word;	/* state and lane bits that mark a slab as ours; 0: not set up */
+	uint64_t own_word;      /* state and lane bits that mark a slab as ours; 0: not set up */
 	uint64_t arena_current; /* where the last free slab was found */
 	struct heap_bin bins[BIN_COUNT];
 };
@@ -111,7 +111,7 @@ struct block_place {
 	uint64_t word; /* the slab word as it was loaded */
 	const struct bin_info *bin;
 	uint32_t index;
-	uint8_t *own;	 /* NULL for a span */
+	uint8_t *own;    /* NULL for a span */
 	uint8_t *shared; /* NULL for a span */
 };
 

@@ -18,6 +18,7 @@
  */
 #include <stdlib.h>
 
+#include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/heap_recovery.h"
@@ -116,7 +117,7 @@ static void settle_owned(struct shale_segment *view, uint64_t slab, uint64_t wor
 		return;
 	}
 	low = sweep_slab(view, slab, &bin_table[index]) != 0 ? slab_low(SLAB_ORPHAN, 0, index)
-							      : slab_low(SLAB_FREE, 0, 0);
+							     : slab_low(SLAB_FREE, 0, 0);
 	/* freers of an orphan do not wake anybody: whoever adopts it must look */
 	store_relaxed(slab_remote_hint(view, slab), (uint8_t)1);
 	/* pairs: slab.word - the swept facts come with the slab. */
@@ -165,8 +166,11 @@ static void settle_arena(struct shale_segment *view, uint32_t lane, uint64_t are
 	uint64_t word = load_acquire(state); /* pairs: arena.state - what the dead lane was doing */
 	uint64_t kind = word & SLAB_STATE_MASK;
 
-	if ((kind == ARENA_COMMITTING || kind == ARENA_RETURNING) && slab_word_lane(word) == lane)
-		(void)cas_acq_rel(state, &word, slab_word_next(word, ARENA_NONE));
+	if ((kind != ARENA_COMMITTING && kind != ARENA_RETURNING) || slab_word_lane(word) != lane)
+		return;
+	/* nobody takes slabs of it: what is left of the commit, or was not punched yet, goes */
+	(void)arena_decommit(view, arena);
+	(void)cas_acq_rel(state, &word, slab_word_next(word, ARENA_NONE));
 }
 
 int heap_settle_slabs(struct shale_segment *view, uint32_t lane)

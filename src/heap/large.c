@@ -112,8 +112,7 @@ static bool span_claim(struct lane *lane, uint64_t head, uint64_t count)
 	if (!claim_slab(view, head, slab_low(SLAB_SPAN_CLAIM, lane->index, 0)))
 		return false;
 	/* ours while the head is SPAN_CLAIM; published by the word below */
-	store_relaxed(&slab_arena(view, head)->span_slabs[head % SLABS_PER_ARENA],
-		      (uint32_t)count);
+	store_relaxed(&slab_arena(view, head)->span_slabs[head % SLABS_PER_ARENA], (uint32_t)count);
 	order_for_death();
 	for (uint64_t slab = head + 1; slab < head + count; slab++) {
 		if (!claim_slab(view, slab, slab_low_body(head))) {

@@ -177,8 +177,8 @@ int shale_publish_at(struct shale_segment *segment, void *ptr, uint64_t *locatio
 
 /* -- taking ------------------------------------------------------------------------------------ */
 
-static bool intent_is_about(const struct intent_shm *intent, enum intent_kind kind,
-			    uint64_t offset, uint64_t place, uint64_t *ret_word)
+static bool intent_is_about(const struct intent_shm *intent, enum intent_kind kind, uint64_t offset,
+			    uint64_t place, uint64_t *ret_word)
 {
 	/* pairs: lane.intent - the arguments were stored before the word. */
 	*ret_word = load_acquire(&intent->word);

@@ -1,19 +1,23 @@
 /*
  * size_class.c - the table of bins.
+ *
+ * Constant data; nothing here is in a segment.
+ *
+ * Death: nothing to repair.
  */
 #include "heap/size_class.h"
 
-#define BIN_BLOCKS(bytes)     ((uint32_t)SLAB_SIZE / (bytes))
-#define BIN_LONG(bytes)	      (BIN_BLOCKS(bytes) > SHORT_FACTS_BLOCKS)
-#define BIN(bytes)                                                                                 \
-	{                                                                                          \
-		.size = (bytes), .reciprocal = UINT32_MAX / (bytes) + 1u,                          \
-		.count = (uint16_t)BIN_BLOCKS(bytes), .facts_long = BIN_LONG(bytes),               \
-		.facts_shift = BIN_LONG(bytes) ? 13 : 10,                                          \
-		.facts_half = BIN_LONG(bytes) ? LONG_FACTS_BLOCKS : SHORT_FACTS_BLOCKS,            \
+#define BIN_BLOCKS(bytes) ((uint32_t)SLAB_SIZE / (bytes))
+#define BIN_LONG(bytes)   (BIN_BLOCKS(bytes) > SHORT_FACTS_BLOCKS)
+#define BIN(bytes)                                                                      \
+	{                                                                               \
+		.size = (bytes), .reciprocal = UINT32_MAX / (bytes) + 1u,               \
+		.count = (uint16_t)BIN_BLOCKS(bytes), .facts_long = BIN_LONG(bytes),    \
+		.facts_shift = BIN_LONG(bytes) ? 13 : 10,                               \
+		.facts_half = BIN_LONG(bytes) ? LONG_FACTS_BLOCKS : SHORT_FACTS_BLOCKS, \
 	}
-#define BIN_DOUBLING(base)                                                                         \
-	BIN((base) / 8 * 9), BIN((base) / 8 * 10), BIN((base) / 8 * 11), BIN((base) / 8 * 12),     \
+#define BIN_DOUBLING(base)                                                                     \
+	BIN((base) / 8 * 9), BIN((base) / 8 * 10), BIN((base) / 8 * 11), BIN((base) / 8 * 12), \
 		BIN((base) / 8 * 13), BIN((base) / 8 * 14), BIN((base) / 8 * 15), BIN((base)*2)
 
 _Static_assert(SHORT_FACTS_STRIDE == 1u << 10, "facts_shift of the short area");

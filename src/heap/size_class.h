@@ -21,9 +21,9 @@
 #define BIN_SIZE_MAX 32768u
 
 struct bin_info {
-	uint32_t size;	     /* bytes of a block; 0 if there is no such bin */
+	uint32_t size;       /* bytes of a block; 0 if there is no such bin */
 	uint32_t reciprocal; /* ceil(2^32 / size) */
-	uint16_t count;	     /* blocks of a slab */
+	uint16_t count;      /* blocks of a slab */
 	uint8_t facts_long;  /* 1: the facts are in the long area */
 	uint8_t facts_shift; /* log2 of the area's bytes per slab */
 	uint16_t facts_half; /* from own[0] to shared[0] */

@@ -60,15 +60,15 @@ enum shared_fact { SHARED_NONE = 0, SHARED_PUBLISHED = 1, SHARED_FREED = 2 };
 /* Arena state word: bits 0..3 state, bits 12..23 lane, bits 32..63 generation. */
 enum arena_state { ARENA_NONE = 0, ARENA_COMMITTING = 1, ARENA_COMMITTED = 2, ARENA_RETURNING = 3 };
 
-#define SHORT_FACTS_BLOCKS 512u	 /* blocks of 128 bytes and more */
-#define LONG_FACTS_BLOCKS  4096u /* blocks of 16 to 112 bytes */
+#define SHORT_FACTS_BLOCKS 512u                      /* blocks of 128 bytes and more */
+#define LONG_FACTS_BLOCKS  4096u                     /* blocks of 16 to 112 bytes */
 #define SHORT_FACTS_STRIDE (2u * SHORT_FACTS_BLOCKS) /* own[512], shared[512] */
 #define LONG_FACTS_STRIDE  (2u * LONG_FACTS_BLOCKS)  /* own[4096], shared[4096] */
 
 struct arena_shm {
 	uint64_t state;
 	uint32_t long_committed; /* bit s: long facts of slab s are committed (hint, set only) */
-	uint32_t free_hint;	 /* reserved for ranking */
+	uint32_t free_hint;      /* reserved for ranking */
 	uint64_t reserved0[6];
 	uint8_t remote_hint[SLABS_PER_ARENA]; /* someone else changed shared[] since last looked */
 	uint64_t reserved1[4];
@@ -80,12 +80,12 @@ struct arena_shm {
 
 _Static_assert(sizeof(struct arena_shm) == 1024, "arena table entry");
 
-#define SLAB_STATE_MASK	  UINT64_C(0xf)
-#define SLAB_BIN_SHIFT	  4u
-#define SLAB_LANE_SHIFT	  12u
-#define SLAB_PUBLISHED	  (UINT64_C(1) << 24)
+#define SLAB_STATE_MASK   UINT64_C(0xf)
+#define SLAB_BIN_SHIFT    4u
+#define SLAB_LANE_SHIFT   12u
+#define SLAB_PUBLISHED    (UINT64_C(1) << 24)
 #define SLAB_PAYLOAD_MASK UINT64_C(0xffffffff)
-#define SLAB_GENERATION	  (UINT64_C(1) << 32)
+#define SLAB_GENERATION   (UINT64_C(1) << 32)
 
 static inline enum slab_state slab_word_state(uint64_t word)
 {

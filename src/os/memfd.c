@@ -145,6 +145,11 @@ int os_memfd_identify(int fd, struct os_memfd_info *ret_info)
 	return 0;
 }
 
+bool os_memfd_size_is_sealed(const struct os_memfd_info *info)
+{
+	return (info->seals & (F_SEAL_SHRINK | F_SEAL_GROW)) == (F_SEAL_SHRINK | F_SEAL_GROW);
+}
+
 bool os_memfd_same(int fd, uint64_t dev, uint64_t ino)
 {
 	struct stat st;

@@ -87,35 +87,23 @@ struct target {
 	size_t size;
 };
 
-static int set_policy(const struct target *target, int mode, const struct os_nodes *nodes)
+static int sys_set_policy(const struct target *target, int mode, const unsigned long *words,
+			  unsigned long bits)
 {
-	struct node_mask mask = mask_of(nodes);
-	bool empty = nodes_empty(nodes);
-	const unsigned long *words = empty ? NULL : mask.words;
-	unsigned long bits = empty ? 0 : NODE_BITS;
 	int r = os_fault(target->base != NULL ? OS_CALL_MBIND : OS_CALL_SET_MEMPOLICY);
 
 	if (r < 0)
 		return r;
 	if (target->base != NULL)
-		r = sys_result((int)mbind(target->base, target->size, mode, words, bits, 0));
-	else
-		r = sys_result((int)set_mempolicy(mode, words, bits));
-	/* No NUMA in this kernel, or seccomp. */
-	return r == -ENOSYS || r == -EPERM ? -EOPNOTSUPP : r;
+		return sys_result((int)mbind(target->base, target->size, mode, words, bits, 0));
+	return sys_result((int)set_mempolicy(mode, words, bits));
 }
 
-static int get_policy(int *ret_mode, struct os_nodes *ret_nodes, unsigned flags)
+static int sys_get_policy(int *ret_mode, unsigned long *words, unsigned flags)
 {
-	struct node_mask mask = {{0}};
 	int r = os_fault(OS_CALL_GET_MEMPOLICY);
 
-	if (r == 0)
-		r = sys_result((int)get_mempolicy(ret_mode, mask.words, NODE_BITS, NULL, flags));
-	if (r < 0)
-		return r == -ENOSYS || r == -EPERM ? -EOPNOTSUPP : r;
-	*ret_nodes = nodes_of(&mask);
-	return 0;
+	return r < 0 ? r : sys_result((int)get_mempolicy(ret_mode, words, NODE_BITS, NULL, flags));
 }
 
 static int sys_move_pages(unsigned long count, void **pages, int *ret_nodes)
@@ -123,6 +111,32 @@ static int sys_move_pages(unsigned long count, void **pages, int *ret_nodes)
 	int r = os_fault(OS_CALL_MOVE_PAGES);
 
 	return r < 0 ? r : sys_result((int)move_pages(0, count, pages, NULL, ret_nodes, 0));
+}
+
+/* No NUMA in this kernel, or seccomp: all the same to the caller. */
+static int unsupported(int r)
+{
+	return r == -ENOSYS || r == -EPERM ? -EOPNOTSUPP : r;
+}
+
+static int set_policy(const struct target *target, int mode, const struct os_nodes *nodes)
+{
+	struct node_mask mask = mask_of(nodes);
+
+	if (nodes_empty(nodes))
+		return unsupported(sys_set_policy(target, mode, NULL, 0));
+	return unsupported(sys_set_policy(target, mode, mask.words, NODE_BITS));
+}
+
+static int get_policy(int *ret_mode, struct os_nodes *ret_nodes, unsigned flags)
+{
+	struct node_mask mask = {{0}};
+	int r = unsupported(sys_get_policy(ret_mode, mask.words, flags));
+
+	if (r < 0)
+		return r;
+	*ret_nodes = nodes_of(&mask);
+	return 0;
 }
 
 /* ---- placement with its fallbacks ------------------------------------------------------------ */
@@ -244,7 +258,7 @@ int os_numa_page_nodes(void *base, size_t page_size, size_t page_count, int *ret
 			pages[i] = next + i * page_size;
 		r = sys_move_pages(count, pages, ret_nodes);
 		if (r < 0)
-			return r == -ENOSYS || r == -EPERM ? -EOPNOTSUPP : r;
+			return unsupported(r);
 		next += count * page_size;
 		ret_nodes += count;
 		page_count -= count;

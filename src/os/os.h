@@ -141,6 +141,9 @@ struct os_memfd_info {
 int os_memfd_identify(int fd, struct os_memfd_info *ret_info);
 /* True when fd is open and still is that file: the program may have closed and reused the number. */
 bool os_memfd_same(int fd, uint64_t dev, uint64_t ino);
+
+/* Can nobody shrink or grow the file any more? (of the seals that os_memfd_identify() read) */
+bool os_memfd_size_is_sealed(const struct os_memfd_info *info);
 /*
  * A fresh open file description of the same file through /proc/thread-self/fd, CLOEXEC: it shares
  * no lock and no offset with fd. Use only on what os_memfd_identify() accepted. Returns the fd.
@@ -215,8 +218,12 @@ int os_life_take(int fd, uint64_t byte, bool writable, struct os_life *ret_life)
 /* Gives it up; harmless on an empty or dropped one. Not for a forked child: there it is a no-op
  * on the lock, and the caller must forget the struct instead. */
 void os_life_drop(struct os_life *life);
-/* os_lock_probe() under the name its reader expects: 1 the holder lives, 0 nobody holds it. Through
- * a description that is not the holder's own (every fd is, the holder has closed its one). */
+/*
+ * os_lock_probe() under the name its reader expects: 1 the holder lives, 0 nobody holds it. Final
+ * once the holder's pidfd is readable or it has been reaped. A socket of the holder may be at its
+ * end a moment earlier than the lock goes, and a vfork child, or somebody who just reads
+ * /proc/PID/maps, keeps its memory, hence the lock, for that long: ask again.
+ */
 int os_life_probe(int fd, uint64_t byte);
 
 /* ---- mapping.c ------------------------------------------------------------------------------- */

@@ -20,9 +20,10 @@ struct lane {
 	uint32_t parked;
 	struct shale_segment *view;
 	struct lane_shm *shm;
-	struct lane *next;	  /* all lanes of the process */
+	struct lane *next; /* all lanes of the process */
 	struct lane *next_parked;
 	uint64_t intent_sequence;
+	uint32_t thread; /* kernel's number of the thread that has it */
 	_Alignas(64) unsigned char heap[LANE_HEAP_BYTES]; /* struct heap_lane */
 };
 
@@ -34,7 +35,10 @@ struct lane_current {
 extern _Thread_local struct lane_current lane_current
 	__attribute__((tls_model("initial-exec"), visibility("hidden")));
 
-/* 0 and the lane; -EROFS, -ENOMEM (no slot, no memory), -EUSERS. */
+/*
+ * 0 and the lane; -EROFS, -ENOMEM (no slot, no memory, budget), and in a forked child what claiming
+ * a peer slot can meet: -EUSERS, -EBADF (the program closed the view's descriptor), -EMFILE.
+ */
 int lane_enter_slow(struct shale_segment *view, struct lane **ret_lane);
 
 static inline int lane_enter(struct shale_segment *view, struct lane **ret_lane)
@@ -49,10 +53,12 @@ static inline int lane_enter(struct shale_segment *view, struct lane **ret_lane)
 /* Releases what the layers above keep in lane->heap; defined in src/steps.c. */
 void lane_finish(struct lane *lane);
 
-/* The lane of this thread without claiming one: NULL if it has none. */
+/* The lane of this thread without claiming one: NULL if it has none (a child's is wiped). */
 static inline struct lane *lane_peek(const struct shale_segment *view)
 {
-	return likely(lane_current.serial == view->serial) ? lane_current.lane : NULL;
+	if (likely(lane_current.serial == view->serial && lane_current.lane->index != 0))
+		return lane_current.lane;
+	return NULL;
 }
 
 /* The peer that a lane slot belongs to, and whether the slot is in use. */

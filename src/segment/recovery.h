@@ -20,23 +20,29 @@ struct recovery_step {
 	const char *name;
 	/*
 	 * Settles what `lane`, of a dead peer, was doing or holding. 0 done; 1 something is still in
-	 * use by the living: the lane must stay (try again later); -errno.
+	 * use by the living: the lane must stay (try again later); -errno: later steps skip it.
+	 * Runs in whoever recovers, who may have no lane and no peer slot (an attach that found all
+	 * slots taken, a detach settling itself): it must not call lane_enter().
 	 */
 	int (*settle)(struct shale_segment *view, uint32_t lane);
 };
 extern const struct recovery_step recovery_steps[]; /* ends with a NULL name */
 
-/* Recovers every dead peer; the number recovered. Cheap when nobody is dead. */
+/*
+ * Recovers every dead peer; the number recovered. One system call per attached peer when nobody is
+ * dead. Never called with view->attachment->lock held. -EROFS, -EBADF; 0 for private memory.
+ */
 int recovery_run(struct shale_segment *view);
+
+/*
+ * What the heap holds, for stat and for the budget: adds to committed_bytes (arenas, and facts that
+ * view_metadata_bytes() does not count) and metadata_bytes, sets arenas_committed. An arena on its
+ * way to be committed counts. Defined in src/steps.c.
+ */
+void segment_stat_fill(struct shale_segment *view, struct shale_segment_stat *stat);
 
 /* Is this peer slot that of a dead process? 1, 0 or -errno. */
 int peer_is_dead(struct shale_segment *view, uint32_t peer);
-
-/* Fills the figures that the layers above know; defined in src/steps.c. */
-void segment_stat_fill(struct shale_segment *view, struct shale_segment_stat *stat);
-
-/* Heap bytes committed now, for the budget; defined in src/steps.c. */
-uint64_t segment_heap_committed(struct shale_segment *view);
 
 struct check_context {
 	struct shale_segment *view;
@@ -52,5 +58,8 @@ struct check_step {
 	void (*run)(struct check_context *check);
 };
 extern const struct check_step check_steps[]; /* ends with a NULL name */
+
+/* Header, high-water marks, peers and lanes: invariants S1 to S7 (check.c). A check step. */
+void segment_check(struct check_context *check);
 
 #endif

@@ -1,11 +1,11 @@
 /*
  * segment_layout.h - the bytes of a segment: where everything is, and who writes it.
  *
- *   0        4K      8K       +128K    +2M             (every part starts on a commit boundary)
+ *   0        4K      8K       136K     (the rest starts at multiples of min(page, 2 MiB))
  *   +--------+-------+--------+--------+-------------+-------------+------------+---------------+
  *   | header | roots | peers  | lanes  | arena table | short facts | long facts | arena 0, 1 .. |
  *   +--------+-------+--------+--------+-------------+-------------+------------+---------------+
- *   |<------- committed at creation -->|<-- committed page by page as arenas come -->| 2 MiB each |
+ *   |<- committed at creation ->|<- committed page by page as lanes and arenas come ->| 2 MiB each|
  *
  *   header       immutable half written by the creator before `ready`; the mutable half holds hints
  *   roots        512 words: ref of a named record, set once by CAS
@@ -26,23 +26,36 @@
 
 #include <stdint.h>
 
-#define SEGMENT_MAGIC	       UINT64_C(0x6d6765734c414853) /* "SHALsegm" */
+#define SEGMENT_MAGIC          UINT64_C(0x6d6765734c414853) /* "SHALsegm" */
 #define SEGMENT_FORMAT_VERSION 1u
 
-#define ARENA_SHIFT	 21u
-#define ARENA_SIZE	 (UINT64_C(1) << ARENA_SHIFT)
-#define SLAB_SHIFT	 16u
-#define SLAB_SIZE	 (UINT64_C(1) << SLAB_SHIFT)
-#define SLABS_PER_ARENA	 32u
-#define CAPACITY_MAX	 (UINT64_C(1) << 44)
-#define CAPACITY_DEFAULT (UINT64_C(1) << 36)
+#define ARENA_SHIFT            21u
+#define ARENA_SIZE             (UINT64_C(1) << ARENA_SHIFT)
+#define SLAB_SHIFT             16u
+#define SLAB_SIZE              (UINT64_C(1) << SLAB_SHIFT)
+#define SLABS_PER_ARENA        32u
+#define CAPACITY_MAX           (UINT64_C(1) << 44)
+#define CAPACITY_DEFAULT       (UINT64_C(1) << 36)
 
-#define PEER_COUNT 1024u /* slot 0 is never used: 0 means none */
-#define LANE_COUNT 4096u /* slot 0 is never used: 0 means none */
-#define ROOT_COUNT 512u
+#define PEER_COUNT             1024u /* slot 0 is never used: 0 means none */
+#define LANE_COUNT             4096u /* slot 0 is never used: 0 means none */
+#define ROOT_COUNT             512u
+
+/*
+ * Where the parts of fixed size begin, whatever the page size. The heap's tables follow the lanes;
+ * geometry.c computes their places from capacity and page size alone.
+ */
+#define ROOTS_OFFSET UINT64_C(0x1000)
+#define PEERS_OFFSET UINT64_C(0x2000)
+#define LANES_OFFSET UINT64_C(0x22000)
+
+/* Bytes of the heap's tables for one arena; the heap lays them out (heap/slab_layout.h). */
+#define ARENA_TABLE_STRIDE UINT64_C(1024)
+#define SHORT_FACTS_ARENA  (UINT64_C(1024) * SLABS_PER_ARENA)
+#define LONG_FACTS_ARENA   (UINT64_C(8192) * SLABS_PER_ARENA)
 
 /* Bytes of open-file-description locks, far beyond any file's end. */
-#define LOCK_LIFE_BASE	  (UINT64_C(1) << 62)		       /* + peer: held while it lives */
+#define LOCK_LIFE_BASE    (UINT64_C(1) << 62)                /* + peer: held while it lives */
 #define LOCK_RECOVER_BASE ((UINT64_C(1) << 62) + (1u << 20)) /* + peer: held by its recoverer */
 
 /*
@@ -75,7 +88,7 @@ struct header_shm {
 	uint64_t heap_offset;
 	uint64_t hash_seed;
 	uint64_t created_ns; /* CLOCK_REALTIME */
-	uint32_t pages;	     /* enum shale_pages */
+	uint32_t pages;      /* enum shale_pages */
 	uint32_t placement;  /* enum shale_placement */
 	uint64_t nodes[16];
 	char label[32];
@@ -98,7 +111,7 @@ struct header_mutable_shm {
 	uint64_t reserved1[7];
 	/* line 2: hints */
 	uint32_t arena_free_hint; /* no arena below it is thought to have a free slab */
-	uint32_t orphan_hint;	  /* grows when slabs become orphans */
+	uint32_t orphan_hint;     /* grows when slabs become orphans */
 	uint64_t returned_bytes;  /* statistics */
 	uint64_t reserved2[6];
 	/* line 3: an event (shale/wait.h) that a recovered or detached peer wakes */
@@ -110,10 +123,14 @@ struct header_mutable_shm {
 /*
  * A peer slot. word: bits 0..3 state, bits 32..63 generation.
  *   FREE -> ACTIVE  by the attaching process, which holds life lock `slot` (generation + 1)
- *   ACTIVE -> DEAD  by a recoverer, who holds the recover lock and saw the life lock free
- *   DEAD -> FREE    by a recoverer who holds the recover lock, when nothing of the peer is left
+ *   ACTIVE -> DEAD  by a recoverer, who holds the recover lock and saw the life lock free; or by
+ *                   the peer itself when it detaches, its life lock still held
+ *   DEAD -> FREE    by whoever made it DEAD or found it so with the life lock free and holds the
+ *                   recover lock, when nothing of the peer is left
  * The rest is written by the peer between taking the lock and ACTIVE, and is for people only.
  */
+#define PEER_STATE_MASK UINT64_C(0xf)
+#define PEER_GENERATION (UINT64_C(1) << 32)
 enum peer_state { PEER_FREE = 0, PEER_ACTIVE = 1, PEER_DEAD = 2 };
 
 struct peer_shm {
@@ -158,6 +175,8 @@ enum intent_kind {
  * hazards: refs that the lane is reading; retired: refs unlinked from a map and not yet freed. Both
  * are written by the lane alone, and by recovery when it is dead. Retired refs are *named*.
  */
+#define LANE_STATE_MASK UINT64_C(0xf)
+#define LANE_GENERATION (UINT64_C(1) << 32)
 enum lane_state { LANE_FREE = 0, LANE_ACTIVE = 1 };
 
 struct lane_shm {
@@ -176,5 +195,7 @@ _Static_assert(sizeof(struct header_mutable_shm) == 256, "four cache lines");
 _Static_assert(sizeof(struct peer_shm) == 128, "two cache lines");
 _Static_assert(sizeof(struct intent_shm) == 64, "one cache line");
 _Static_assert(sizeof(struct lane_shm) == 512, "eight cache lines");
+_Static_assert(ROOTS_OFFSET + ROOT_COUNT * 8u <= PEERS_OFFSET, "roots fit");
+_Static_assert(PEERS_OFFSET + PEER_COUNT * sizeof(struct peer_shm) == LANES_OFFSET, "peers fit");
 
 #endif

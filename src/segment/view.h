@@ -22,9 +22,14 @@
 
 struct lane;
 
-/* In a page that reads as zeroes in a forked child: the child finds out that it is not attached. */
+/*
+ * In a page that reads as zeroes in a forked child, whatever made the child (fork, clone): it finds
+ * out that it is not attached, and a lock that another thread of the parent held is free here (a
+ * mutex of zero bytes is an unlocked one).
+ */
 struct view_attachment {
 	uint32_t attached;
+	pthread_mutex_t lock; /* guards the lists of lanes and joining */
 };
 
 struct shale_segment {
@@ -55,14 +60,17 @@ struct shale_segment {
 	uint32_t damaged; /* sticky: damage was met through this view */
 	/* this process as a peer */
 	struct view_attachment *attachment; /* wiped on fork */
-	uint32_t peer;			    /* our slot, 0 when read-only */
+	uint32_t peer;                      /* our slot, 0 when read-only */
 	uint64_t peer_word;
 	struct os_life life;
-	pthread_mutex_t lock; /* guards the two lists and joining again after fork */
-	struct lane *lanes;   /* every lane of this process */
-	struct lane *parked;  /* those whose thread has ended */
-	pthread_key_t key;    /* parks the lane when its thread ends */
+	struct lane *lanes;        /* every lane of this process */
+	struct lane *parked;       /* those whose thread has ended */
+	struct lane **lane_memory; /* what to unmap at detach: the ancestors' wiped lanes too */
+	uint32_t lane_memory_count;
+	uint32_t lane_memory_size;
+	pthread_key_t key; /* parks the lane when its thread ends */
 	bool key_made;
+	struct shale_segment *next_view; /* of all views of the process */
 };
 
 static inline void *view_at(const struct shale_segment *view, uint64_t offset)
@@ -129,10 +137,22 @@ static inline int view_damaged(struct shale_segment *view)
  */
 int view_fd(const struct shale_segment *view);
 
-/* May `extra` more bytes be committed within the budget? Counts what is committed now. */
+/*
+ * Commits [offset, offset + size) of the file, rounded out to pages, where the segment's placement
+ * wants them; what is committed already stays. A whole arena of a THP segment becomes one huge page
+ * if the kernel has one. Nothing to do for private memory. -ENOMEM, -EBADF (see view_fd).
+ */
+int view_commit(struct shale_segment *view, uint64_t offset, uint64_t size);
+
+/*
+ * May `extra_bytes` more be committed? Counts what is committed now, which is a walk over the arenas
+ * when the budget is smaller than the segment. Exact if the caller has announced its commit first
+ * (an arena in COMMITTING counts) and takes it back when the answer is no; otherwise two callers at
+ * once may pass the budget by one commit each.
+ */
 bool view_budget_allows(struct shale_segment *view, uint64_t extra_bytes);
 
-/* Commits [offset, offset + size) of the file, rounded out to pages. -ENOMEM. */
-int view_commit(struct shale_segment *view, uint64_t offset, uint64_t size);
+/* Bytes of header, roots, peers, lanes, arena table and short facts committed now (whole pages). */
+uint64_t view_metadata_bytes(const struct shale_segment *view);
 
 #endif

@@ -541,6 +541,7 @@ int main(int argc, char **argv)
 {
 	struct options options = {.seed = seed_default()};
 	struct selected *list;
+	bool good = true;
 	size_t count;
 
 	if (argc >= 3 && strcmp(argv[1], "--role") == 0 && role_runner != NULL)
@@ -550,14 +551,17 @@ int main(int argc, char **argv)
 	count = select_tests(NULL, &options);
 	list = calloc(count + 1, sizeof(*list));
 	if (count == 0 || list == NULL) {
+		free(list);
 		fprintf(stderr, "%s: no test matches\n", program_invocation_short_name);
 		return EXIT_USAGE;
 	}
 	select_tests(list, &options);
 	for (size_t i = 0; options.list && i < count; i++)
 		printf("%s\n", list[i].name);
-	if (options.list)
-		return EXIT_SUCCESS;
-	runner_prepare();
-	return run_all(list, count, &options) ? EXIT_SUCCESS : EXIT_FAILURE;
+	if (!options.list) {
+		runner_prepare();
+		good = run_all(list, count, &options);
+	}
+	free(list);
+	return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -19,6 +19,7 @@
 #include "step.h"
 
 #include "harness.h"
+#include "step_leap.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -37,7 +38,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { DEFAULT_LIMIT_MS = 5000, DEFAULT_MAX_STEPS = 1000000, DEFAULT_MAX_PROBLEMS = 3 };
+enum {
+	MISSED_MAX = 8,
+	DEFAULT_LIMIT_MS = 5000,
+	DEFAULT_MAX_STEPS = 1000000,
+	DEFAULT_MAX_PROBLEMS = 3
+};
 
 #if defined(__x86_64__)
 #define MARK_INSTRUCTION "ud2"
@@ -57,6 +63,7 @@ enum verdict {
 	VERDICT_STUCK,
 	VERDICT_BLOCKED,
 	VERDICT_DIED,
+	VERDICT_MISSED, /* no problem: the victim went another way than the recorded one */
 };
 
 enum mode { MODE_KILL, MODE_PAUSE, MODE_COUNT };
@@ -82,6 +89,8 @@ struct scene {
 	struct step_options options;
 	enum mode mode;
 	struct report *report;
+	struct step_trace trace;
+	uint64_t missed; /* leaps that did not arrive */
 	cpu_set_t cpus;
 };
 
@@ -94,7 +103,7 @@ __attribute__((noinline)) static void mark(void)
 
 /* ---- waiting with a limit: a repeating timer interrupts waitpid() ---- */
 
-static uint64_t watch_until_ms;
+static uint64_t watch_until_ms, watch_limit_ms;
 
 static void on_alarm(int signal)
 {
@@ -115,8 +124,15 @@ static void watch_start(uint64_t limit_ms)
 	struct sigaction action = {.sa_handler = on_alarm}; /* no SA_RESTART */
 
 	sigaction(SIGALRM, &action, NULL);
+	watch_limit_ms = limit_ms;
 	watch_until_ms = test_now_ms() + limit_ms;
 	timer_set(limit_ms);
+}
+
+/* There was progress: the limit is for the next piece of it. */
+static void watch_renew(void)
+{
+	watch_until_ms = test_now_ms() + watch_limit_ms;
 }
 
 /* From here to the end of its limit or of the process: SIGALRM kills. */
@@ -241,9 +257,11 @@ static int victim_start(const struct step_case *step, struct victim *victim)
 	return r == 1 ? step_over_mark(victim->pid) : r;
 }
 
-/* k instructions further, or to the end of the operation if that comes first. */
-static int victim_step(struct victim *victim, uint64_t k)
+/* Up to k instructions, or to the end of the operation if that comes first; pcs may be NULL. */
+static int victim_step(struct victim *victim, uint64_t k, uint64_t *pcs)
 {
+	if (pcs != NULL)
+		pcs[0] = step_pc(victim->pid);
 	while (victim->steps < k) {
 		int signal = 0;
 		int r = victim_go(victim, PTRACE_SINGLESTEP, &signal);
@@ -256,7 +274,32 @@ static int victim_step(struct victim *victim, uint64_t k)
 		}
 		if (signal == 0)
 			victim->steps++;
+		if (victim->steps % 64 == 0)
+			watch_renew();
+		if (pcs != NULL)
+			pcs[victim->steps] = step_pc(victim->pid);
 	}
+	return 0;
+}
+
+/* Near to point k at full speed, if the trace shows a way. -EAGAIN when the victim missed it. */
+static int victim_leap(struct victim *victim, const struct step_trace *trace, uint64_t k)
+{
+	uint32_t arrivals = 0;
+	uint64_t goal = step_trace_plan(trace, k, &arrivals);
+
+	if (goal == 0 || step_breakpoint(victim->pid, trace->pcs[goal]) < 0)
+		return 0;
+	while (arrivals > 0) {
+		int signal = 0;
+
+		if (victim_go(victim, PTRACE_CONT, &signal) != 0)
+			return -EAGAIN;
+		arrivals -= signal == 0;
+	}
+	if (step_pc(victim->pid) != trace->pcs[goal] || step_breakpoint(victim->pid, 0) < 0)
+		return -EAGAIN;
+	victim->steps = goal;
 	return 0;
 }
 
@@ -354,6 +397,21 @@ static void scene_resume(const struct scene *scene, struct victim *victim)
 	scene_require(scene, victim, victim_finish(victim));
 }
 
+/* A victim at point k. */
+static void scene_lead(struct scene *scene, struct victim *victim, uint64_t k)
+{
+	uint64_t *pcs = scene->mode == MODE_COUNT ? scene->trace.pcs : NULL;
+
+	scene_pin(scene);
+	watch_start(scene->options.limit_ms);
+	scene_require(scene, victim, victim_start(scene->step, victim));
+	if (victim_leap(victim, &scene->trace, k) < 0)
+		scene_end(scene, victim, VERDICT_MISSED, 0);
+	scene_require(scene, victim, victim_step(victim, k, pcs));
+	scene->report->steps = victim->steps;
+	scene->report->ended = victim->ended;
+}
+
 static _Noreturn void scene_play(struct scene *scene, uint64_t k)
 {
 	const struct step_case *step = scene->step;
@@ -363,12 +421,7 @@ static _Noreturn void scene_play(struct scene *scene, uint64_t k)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (step->setup != NULL)
 		step->setup(step->ctx);
-	scene_pin(scene);
-	watch_start(scene->options.limit_ms + k / 50); /* 20 us a step is slow */
-	scene_require(scene, &victim, victim_start(step, &victim));
-	scene_require(scene, &victim, victim_step(&victim, k));
-	scene->report->steps = victim.steps;
-	scene->report->ended = victim.ended;
+	scene_lead(scene, &victim, k);
 	if (scene->mode == MODE_PAUSE) {
 		scene_rival(scene, &victim);
 		scene_resume(scene, &victim);
@@ -376,7 +429,7 @@ static _Noreturn void scene_play(struct scene *scene, uint64_t k)
 	victim_kill(&victim);
 	unpin(scene, 0);
 	watch_or_die(scene->options.limit_ms);
-	if (step->check != NULL)
+	if (step->check != NULL && scene->mode != MODE_COUNT)
 		outcome = step->check(step->ctx);
 	watch_stop();
 	scene->report->outcome = outcome;
@@ -433,12 +486,10 @@ static void problem_count(struct step_result *result, uint64_t k, enum verdict v
 	result->wrong += verdict == VERDICT_WRONG || verdict == VERDICT_NONE;
 }
 
-/* Play the scene of point k, and add what came of it to the result. */
-static void scene_run(struct scene *scene, uint64_t k, struct step_result *result)
+/* Play the scene of point k in a process of its own. */
+static enum verdict scene_fork(struct scene *scene, uint64_t k, int *ret_status)
 {
 	struct report *report = scene->report;
-	enum verdict verdict;
-	int status = 0;
 	pid_t pid;
 
 	memset(report, 0, sizeof(*report));
@@ -446,11 +497,28 @@ static void scene_run(struct scene *scene, uint64_t k, struct step_result *resul
 	if (pid == 0)
 		scene_play(scene, k);
 	ASSERT_SYS(pid);
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+	while (waitpid(pid, ret_status, 0) < 0 && errno == EINTR)
 		;
-	verdict = report->verdict;
-	if (verdict == VERDICT_NONE && WIFEXITED(status) && WEXITSTATUS(status) == 0)
+	if (report->verdict == VERDICT_NONE && WIFEXITED(*ret_status) &&
+	    WEXITSTATUS(*ret_status) == 0)
 		test_abort(); /* a SKIP in the scene is a skip of the test */
+	return report->verdict;
+}
+
+/* Play the scene of point k, and add what came of it to the result. */
+static void scene_run(struct scene *scene, uint64_t k, struct step_result *result)
+{
+	const struct report *report = scene->report;
+	int status = 0;
+	enum verdict verdict = scene_fork(scene, k, &status);
+
+	if (verdict == VERDICT_MISSED) {
+		uint64_t count = scene->trace.count;
+
+		scene->trace.count = 0; /* once more, step by step */
+		verdict = scene_fork(scene, k, &status);
+		scene->trace.count = ++scene->missed < MISSED_MAX ? count : 0;
+	}
 	result->points++;
 	if (verdict == VERDICT_FINE) {
 		result->distinct += result->outcomes[report->outcome]++ == 0;
@@ -461,6 +529,22 @@ static void scene_run(struct scene *scene, uint64_t k, struct step_result *resul
 		problem_say(scene, k, verdict, verdict == VERDICT_NONE ? status : report->status);
 }
 
+/* One run to the end that notes every address; without a trace all is stepped. */
+static void scene_record(struct scene *scene)
+{
+	enum mode mode = scene->mode;
+	uint64_t limit = scene->options.max_steps;
+	int status;
+
+	if (getenv("SHALE_TEST_STEP_ONLY") != NULL || step_trace_init(&scene->trace) < 0)
+		return;
+	scene->mode = MODE_COUNT;
+	if (scene_fork(scene, limit < STEP_TRACE_MAX ? limit : STEP_TRACE_MAX, &status) ==
+	    VERDICT_FINE)
+		step_trace_close(&scene->trace, scene->report->steps);
+	scene->mode = mode;
+}
+
 static uint64_t next_point(const struct step_options *options, uint64_t k)
 {
 	if (options->dense == 0 || options->stride <= 1 || test_long() || k + 1 < options->dense)
@@ -468,6 +552,12 @@ static uint64_t next_point(const struct step_options *options, uint64_t k)
 	if (k + 1 == options->dense)
 		return options->dense + options->offset;
 	return k + options->stride;
+}
+
+static void require_support(void)
+{
+	if (!step_supported())
+		SKIP("single-stepping a child is not to be had here (ptrace refused, or valgrind)");
 }
 
 static void scene_init(struct scene *scene, const struct step_case *step,
@@ -486,8 +576,7 @@ static void scene_init(struct scene *scene, const struct step_case *step,
 		own->max_problems = DEFAULT_MAX_PROBLEMS;
 	if (own->offset == 0 && own->stride > 1)
 		own->offset = test_random_below(own->stride);
-	if (!step_supported())
-		SKIP("single-stepping a child is not to be had here (ptrace refused)");
+	require_support();
 	scene->report = mmap(NULL, sizeof(*scene->report), PROT_READ | PROT_WRITE,
 			     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	ASSERT_TRUE(scene->report != MAP_FAILED);
@@ -495,6 +584,7 @@ static void scene_init(struct scene *scene, const struct step_case *step,
 
 static void scene_finish(struct scene *scene)
 {
+	step_trace_finish(&scene->trace);
 	munmap(scene->report, sizeof(*scene->report));
 }
 
@@ -506,6 +596,7 @@ static void run_schedule(const struct step_case *step, const struct step_options
 	uint64_t k = 0;
 
 	scene_init(&scene, step, options, mode);
+	scene_record(&scene);
 	while (!result.complete && result.problems < scene.options.max_problems) {
 		if (k > scene.options.max_steps) {
 			problem_count(&result, k, VERDICT_BLOCKED);
@@ -537,13 +628,11 @@ void step_pause(const struct step_case *step, const struct step_options *options
 
 uint64_t step_count(const struct step_case *step)
 {
-	struct step_case without_check = *step;
 	struct step_result result = {0};
 	struct scene scene;
 	uint64_t steps;
 
-	without_check.check = NULL;
-	scene_init(&scene, &without_check, NULL, MODE_COUNT);
+	scene_init(&scene, step, NULL, MODE_COUNT);
 	scene_run(&scene, scene.options.max_steps, &result);
 	steps = scene.report->steps;
 	if (!scene.report->ended)
@@ -558,11 +647,12 @@ int step_kill_at(const struct step_case *step, uint64_t k)
 	struct victim victim = {.pid = -1};
 	int r;
 
+	require_support();
 	scene_pin(&scene);
-	watch_start(DEFAULT_LIMIT_MS + k / 50);
+	watch_start(DEFAULT_LIMIT_MS);
 	r = victim_start(step, &victim);
 	if (r == 0)
-		r = victim_step(&victim, k);
+		r = victim_step(&victim, k, NULL);
 	victim_kill(&victim);
 	watch_stop();
 	unpin(&scene, 0);
@@ -583,9 +673,13 @@ bool step_supported(void)
 	const struct step_case probe = {.name = "probe", .operation = probe_operation};
 	struct victim victim = {.pid = -1};
 
+	if (getenv("SHALE_TEST_VALGRIND") != NULL)
+		return false; /* it would step valgrind's own translator */
 	if (known == 0 && MARK_BYTES != 0) {
 		watch_start(DEFAULT_LIMIT_MS);
-		known = victim_start(&probe, &victim) == 0 && victim_step(&victim, 1) == 0 ? 1 : -1;
+		known = victim_start(&probe, &victim) == 0 && victim_step(&victim, 1, NULL) == 0
+				? 1
+				: -1;
 		victim_kill(&victim);
 		watch_stop();
 	}

@@ -2,7 +2,7 @@
  * testlib_harness.c - the harness must be able to fail: runs a program of bad tests and reads what it says.
  *
  * Owner:     one run of the other program per test; its path comes in SHALE_TEST_VICTIM, or is
- *            this program's with "_victim" behind it.
+ *            this program's with "_victim" behind it, here or in the folder "unit".
  * Invariant: H1..H3 of harness.h, seen from outside.
  * Ordering:  the output is read after the run has ended.
  * Lifetime:  the output is kept for the length of a test.
@@ -26,14 +26,20 @@ static char output[65536];
 
 static const char *victim_path(char path[4096])
 {
-	const char *given = getenv("SHALE_TEST_VICTIM");
+	const char *given = getenv("SHALE_TEST_VICTIM"), *name;
+	char self[2000];
 	ssize_t n;
 
 	if (given != NULL)
 		return given;
-	n = readlink("/proc/self/exe", path, 4000);
+	n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	ASSERT_GT(n, 0);
-	strcpy(path + n, "_victim");
+	self[n] = '\0';
+	snprintf(path, 4096, "%s_victim", self);
+	if (access(path, X_OK) == 0)
+		return path;
+	name = strrchr(self, '/') + 1;
+	snprintf(path, 4096, "%.*sunit/%s_victim", (int)(name - self), self, name);
 	return path;
 }
 

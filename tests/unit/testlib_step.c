@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -264,7 +265,7 @@ TEST(testlib_step, signals_system_calls_and_children_do_not_confuse_it)
 	EXPECT_TRUE(result.complete);
 	EXPECT_EQ(result.problems, 0);
 	EXPECT_GT(result.outcomes[EMPTY], 0);
-	EXPECT_EQ(result.outcomes[BOTH], 1);
+	EXPECT_GT(result.outcomes[BOTH], 0);
 	TEST_LOG("%d points for %d instructions", (int)result.points, (int)result.instructions);
 }
 
@@ -287,7 +288,7 @@ static void wait_for_ever(void *ctx)
 static void crash(void *ctx)
 {
 	(void)ctx;
-	raise(SIGSEGV);
+	raise(SIGUSR2); /* one that no sanitizer handles */
 }
 
 TEST(testlib_step, an_operation_without_end_is_found)
@@ -316,4 +317,75 @@ TEST(testlib_step, an_operation_that_dies_is_found)
 	step_kill(&step, &options, &result);
 	EXPECT_FALSE(result.complete);
 	EXPECT_EQ(result.died, 1);
+}
+
+/* ---- leaping to a point must end where stepping to it ends ---- */
+
+static void loops(void *ctx)
+{
+	volatile struct world *world = ctx;
+
+	for (int i = 0; i < 20; i++) {
+		world->left++;
+		for (int j = 0; j < i % 4; j++)
+			world->right++;
+	}
+#if defined(__x86_64__)
+	{
+		volatile void *to = world->next;
+		uint64_t count = sizeof(world->next);
+
+		__asm__ volatile("rep stosb" : "+D"(to), "+c"(count) : "a"(1) : "memory");
+	}
+#endif
+}
+
+/* What the victim had done, exactly, for each point in turn. */
+struct diary {
+	struct world world;
+	uint64_t points;
+	uint64_t sums[1024];
+};
+
+static void diary_reset(void *ctx)
+{
+	struct diary *diary = ctx;
+
+	world_reset(&diary->world);
+}
+
+static int diary_check(void *ctx)
+{
+	struct diary *diary = ctx;
+	const unsigned char *bytes = (const unsigned char *)diary->world.next;
+	uint64_t sum = diary->world.left * 10000 + diary->world.right * 100;
+
+	for (size_t i = 0; i < sizeof(diary->world.next); i++)
+		sum += bytes[i];
+	diary->sums[diary->points++ % 1024] = sum;
+	return 0;
+}
+
+TEST(testlib_step, leaping_and_stepping_reach_the_same_points)
+{
+	const size_t size = sizeof(struct diary);
+	struct diary *leapt =
+		mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct diary *stepped = leapt + 1;
+	struct step_case step = {.name = "loops",
+				 .setup = diary_reset,
+				 .operation = loops,
+				 .check = diary_check,
+				 .ctx = leapt};
+	struct step_result result;
+
+	ASSERT_TRUE(leapt != MAP_FAILED);
+	step_kill(&step, NULL, &result);
+	EXPECT_LT(result.points, 1024);
+	ASSERT_SYS(setenv("SHALE_TEST_STEP_ONLY", "1", 1));
+	step.ctx = stepped;
+	step_kill(&step, NULL, &result);
+	EXPECT_EQ(leapt->points, stepped->points);
+	EXPECT_EQ(stepped->sums[stepped->points - 1], 203032);
+	EXPECT_MEM_EQ(leapt->sums, stepped->sums, sizeof(leapt->sums));
 }
