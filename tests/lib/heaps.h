@@ -32,9 +32,9 @@ static inline struct shale_segment *heap_segment(uint64_t capacity, enum shale_p
 	return segment;
 }
 
-static inline struct shale_heap_stat heap_counts(struct shale_segment *segment)
+static inline struct shale_heap_figures heap_counts(struct shale_segment *segment)
 {
-	struct shale_heap_stat stat = {.size = sizeof(stat)};
+	struct shale_heap_figures stat = {.size = sizeof(stat)};
 
 	ASSERT_OK(shale_heap_stat(segment, &stat));
 	return stat;

@@ -144,7 +144,7 @@ FIXTURE(crowd)
 
 static uint64_t live_blocks(struct shale_segment *segment)
 {
-	struct shale_heap_stat stat = {.size = sizeof(stat)};
+	struct shale_heap_figures stat = {.size = sizeof(stat)};
 
 	ASSERT_OK(shale_heap_stat(segment, &stat));
 	return stat.live_blocks;

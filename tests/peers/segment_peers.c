@@ -53,7 +53,7 @@ static uint64_t start_member(struct peer *peer, struct shale_segment *segment)
 static void expect_counts(struct shale_segment *segment, unsigned peers, unsigned dead,
 			  unsigned lanes)
 {
-	struct shale_segment_stat stat = segment_look(segment);
+	struct shale_segment_figures stat = segment_look(segment);
 
 	EXPECT_EQ(stat.peers, peers);
 	EXPECT_EQ(stat.peers_dead, dead);

@@ -46,7 +46,7 @@ struct scene {
 
 static inline uint64_t scene_live_bytes(struct scene *scene)
 {
-	struct shale_heap_stat stat = {.size = sizeof(stat)};
+	struct shale_heap_figures stat = {.size = sizeof(stat)};
 
 	ASSERT_OK(shale_heap_stat(scene->segment, &stat));
 	return stat.live_bytes;

@@ -13,10 +13,10 @@ FIXTURE_VARIANT(map)
 	enum shale_pages pages;
 	uint64_t expected; /* 1: everything in one chain */
 };
-FIXTURE_VARIANT_ADD(map, 4k) {SHALE_PAGES_4K, 0};
-FIXTURE_VARIANT_ADD(map, 2m) {SHALE_PAGES_2M, 0};
-FIXTURE_VARIANT_ADD(map, private) {SHALE_PAGES_PRIVATE, 0};
-FIXTURE_VARIANT_ADD(map, one_chain) {SHALE_PAGES_4K, 1};
+FIXTURE_VARIANT_ADD(map, 4k){SHALE_PAGES_4K, 0};
+FIXTURE_VARIANT_ADD(map, 2m){SHALE_PAGES_2M, 0};
+FIXTURE_VARIANT_ADD(map, private){SHALE_PAGES_PRIVATE, 0};
+FIXTURE_VARIANT_ADD(map, one_chain){SHALE_PAGES_4K, 1};
 
 FIXTURE_SETUP(map)
 {
@@ -172,7 +172,7 @@ TEST_F(map, agrees_with_an_array)
 /* What was deleted or replaced is free again: churn needs no more than the entries do. */
 TEST_F(map, churn_leaves_nothing_behind)
 {
-	struct shale_heap_stat before;
+	struct shale_heap_figures before;
 
 	for (uint64_t i = 0; i < 30; i++)
 		ASSERT_EQ(put_u64(self->map, i, i), 0);
