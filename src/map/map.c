@@ -16,14 +16,14 @@
 #include "map/map.h"
 
 #define EXPECTED_DEFAULT UINT64_C(65536)
-#define EXPECTED_MAX	 (UINT64_C(1) << 32)
+#define EXPECTED_MAX     (UINT64_C(1) << 32)
 #define ENTRIES_A_BUCKET 4u
-#define BUCKET_BITS_MAX	 30u
+#define BUCKET_BITS_MAX  30u
 
 struct map_key map_key_make(const struct shale_map *map, const void *data, uint32_t size)
 {
-	return (struct map_key){ data, size,
-				 hash_bytes(size != 0 ? data : "", size, map->view->hash_seed) };
+	return (struct map_key){data, size,
+				hash_bytes(size != 0 ? data : "", size, map->view->hash_seed)};
 }
 
 /* The highest bits choose, so that the order of hashes is an order of buckets in any table size. */
@@ -45,14 +45,14 @@ static uint64_t table_bytes(unsigned bucket_bits)
 int map_geometry(struct shale_segment *view, uint64_t root, struct shale_map *ret_map)
 {
 	const struct map_shm *shm = heap_at(view, root, sizeof(*shm));
-	struct shale_map map = { .view = view, .root = root };
+	struct shale_map map = {.view = view, .root = root};
 	uint32_t kind;
 
 	if (shm == NULL)
 		return view_damaged(view);
 	kind = load_relaxed(&shm->kind); /* constant since before the root could be found */
 	map.bucket_bits = load_relaxed(&shm->bucket_bits); /* likewise */
-	map.table = load_relaxed(&shm->table);		   /* likewise */
+	map.table = load_relaxed(&shm->table);             /* likewise */
 	if (kind != MAP_BYTES || map.bucket_bits > BUCKET_BITS_MAX || map.table % 16 != 0 ||
 	    !view_in_heap(view, map.table, table_bytes(map.bucket_bits)))
 		return view_damaged(view);
@@ -101,7 +101,7 @@ struct open_options {
 static int open_options_read(const struct shale_map_options *options,
 			     struct open_options *ret_options)
 {
-	struct shale_map_options own = { 0 };
+	struct shale_map_options own = {0};
 
 	if (options != NULL) {
 		if (options->size < sizeof(size_t) || options->size > sizeof(own))
@@ -114,7 +114,7 @@ static int open_options_read(const struct shale_map_options *options,
 	    (own.flags & ~(SHALE_MAP_MUST_EXIST | SHALE_MAP_MUST_MAKE)) != 0 ||
 	    own.flags == (SHALE_MAP_MUST_EXIST | SHALE_MAP_MUST_MAKE))
 		return -EINVAL;
-	*ret_options = (struct open_options){ own.expected_entries, own.flags };
+	*ret_options = (struct open_options){own.expected_entries, own.flags};
 	return 0;
 }
 
@@ -143,7 +143,7 @@ static int open_root(struct shale_segment *view, const char *name, struct open_o
 SHALE_API int shale_map_open(struct shale_segment *segment, const char *name,
 			     const struct shale_map_options *options, struct shale_map **ret_map)
 {
-	struct open_options own = { 0 };
+	struct open_options own = {0};
 	struct shale_map *map;
 	uint64_t root = 0;
 	int r;
@@ -176,7 +176,8 @@ struct request {
 	size_t buffer_size;
 };
 
-static int request_answer(const struct request *request, uint64_t value_size, size_t *ret_value_size)
+static int request_answer(const struct request *request, uint64_t value_size,
+			  size_t *ret_value_size)
 {
 	*ret_value_size = (size_t)value_size;
 	return value_size > request->buffer_size ? -EMSGSIZE : 0;
@@ -264,7 +265,7 @@ static int get_protected(const struct shale_map *map, struct lane *lane,
 SHALE_API int shale_map_get(struct shale_map *map, const void *key, size_t key_size, void *buffer,
 			    size_t buffer_size, size_t *ret_value_size)
 {
-	struct request request = { .buffer = buffer, .buffer_size = buffer_size };
+	struct request request = {.buffer = buffer, .buffer_size = buffer_size};
 	struct lane *lane;
 	int r;
 

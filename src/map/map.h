@@ -50,7 +50,7 @@ struct map_hand {
 
 static inline struct map_hand map_hand_of(struct lane *lane)
 {
-	return (struct map_hand){ lane->view, lane, lane->shm, lane->index };
+	return (struct map_hand){lane->view, lane, lane->shm, lane->index};
 }
 
 struct map_key {

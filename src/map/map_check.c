@@ -53,7 +53,8 @@ static bool check_busy(struct shale_segment *view)
 	uint32_t lane;
 
 	for (lane = 1; lane < high; lane++) {
-		uint64_t word = load_acquire(&view_lane(view, lane)->intent.word); /* pairs: lane.intent */
+		uint64_t word =
+			load_acquire(&view_lane(view, lane)->intent.word); /* pairs: lane.intent */
 		unsigned kind = intent_word_kind(word);
 
 		if (kind >= INTENT_MAP_FIRST && kind < INTENT_CHANNEL_FIRST)
@@ -70,7 +71,8 @@ static void check_gate(const struct chain_check *chain)
 	for (attempt = 0; attempt < CHECK_ATTEMPTS; attempt++) {
 		uint64_t gate = load_acquire(&chain->root->gate); /* pairs: map.gate */
 		const struct lane_shm *lane = view_lane(chain->map->view, gate_lane(gate));
-		uint64_t bucket = load_acquire(&lane->intent.argument[MAP_BUCKET]); /* pairs: map.intent */
+		uint64_t bucket =
+			load_acquire(&lane->intent.argument[MAP_BUCKET]); /* pairs: map.intent */
 
 		if (gate_is_open(gate) &&
 		    (gate_lane(gate) == 0 ||
@@ -128,8 +130,7 @@ static const char *check_record(const struct chain_check *chain, const struct gl
 	*ret_text = "a hash, tag or bucket is not that of the key";
 	if (check_hash(chain, entry) != entry->hash ||
 	    map_bucket_number(chain->map, entry->hash) != chain->number ||
-	    (glimpse->word & ~SLOT_REF_MASK) !=
-		    slot_of_hash(entry->hash, chain->map->bucket_bits))
+	    (glimpse->word & ~SLOT_REF_MASK) != slot_of_hash(entry->hash, chain->map->bucket_bits))
 		return "M5";
 	*ret_text = "a record that is not live is in a slot, and nobody is at work";
 	if (state_of(entry->state) != RECORD_LIVE && !check_busy(chain->map->view))
@@ -198,7 +199,7 @@ static bool check_same_key(const struct entry *a, const struct entry *b)
 	if (key == NULL)
 		return false;
 	entry_copy_key(a, key, a->key_size);
-	same = entry_has_key(b, &(struct map_key){ key, a->key_size, a->hash });
+	same = entry_has_key(b, &(struct map_key){key, a->key_size, a->hash});
 	free(key);
 	return same;
 }

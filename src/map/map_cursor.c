@@ -47,7 +47,7 @@ static struct place scan_place(const struct scan *scan, const struct entry *entr
 	bool tie = (scan->begun && entry->hash == scan->last.hash) ||
 		   (scan->has_best && entry->hash == scan->best.hash);
 
-	return (struct place){ entry->hash, tie ? entry_fold_key(entry) : 0 };
+	return (struct place){entry->hash, tie ? entry_fold_key(entry) : 0};
 }
 
 /* A best without its second hash gets it when another entry of that hash turns up. */
@@ -152,11 +152,11 @@ SHALE_API int shale_map_cursor_next(struct shale_map *map, struct shale_map_curs
 				    void *key, size_t key_buffer_size, size_t *ret_key_size,
 				    void *value, size_t value_buffer_size, size_t *ret_value_size)
 {
-	const struct cursor_buffers buffers = { key, key_buffer_size, value, value_buffer_size };
+	const struct cursor_buffers buffers = {key, key_buffer_size, value, value_buffer_size};
 	struct scan scan = {
 		.map = map,
 		.begun = cursor->reserved[1] != CURSOR_NEW,
-		.last = { cursor->position, cursor->reserved[0] },
+		.last = {cursor->position, cursor->reserved[0]},
 	};
 	uint64_t first = scan.begun ? map_bucket_number(map, cursor->position) : 0;
 	int r;
@@ -174,6 +174,6 @@ SHALE_API int shale_map_cursor_next(struct shale_map *map, struct shale_map_curs
 	*ret_value_size = (size_t)scan.glimpse.value.value_size;
 	if (*ret_key_size > key_buffer_size || *ret_value_size > value_buffer_size)
 		return -EMSGSIZE;
-	*cursor = (struct shale_map_cursor){ scan.best.hash, { scan.best.fold, CURSOR_BEGUN, 0 } };
+	*cursor = (struct shale_map_cursor){scan.best.hash, {scan.best.fold, CURSOR_BEGUN, 0}};
 	return 1;
 }

@@ -98,7 +98,7 @@ int map_find(const struct map_hand *hand, struct bucket_shm *root, const struct 
 	unsigned attempt;
 
 	for (attempt = 0; attempt < MAP_ATTEMPTS; attempt++) {
-		struct found found = { 0 };
+		struct found found = {0};
 		int r;
 
 		/* pairs: map.gate - whatever was inserted before is in its slot when we scan. */

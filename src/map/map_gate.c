@@ -25,7 +25,7 @@ struct bucket_shm *bucket_at(const struct shale_segment *view, uint64_t ref)
 
 struct chain chain_start(struct shale_segment *view, struct bucket_shm *root)
 {
-	return (struct chain){ .view = view, .bucket = root };
+	return (struct chain){.view = view, .bucket = root};
 }
 
 static int chain_follow(struct chain *chain, uint64_t word)
@@ -219,8 +219,8 @@ int chain_unlink(const struct map_hand *hand, struct bucket_shm *root, uint64_t 
 		}
 		/* pairs: map.slot - a scan that finds the slot changed finds `next` filled. */
 		if (cas_seq_cst(slot, &word,
-				next != 0 ? slot_with_ref(word, next) :
-					    slot_empty(gate_version(gate))))
+				next != 0 ? slot_with_ref(word, next)
+					  : slot_empty(gate_version(gate))))
 			return 0;
 	}
 	return view_damaged(hand->view);

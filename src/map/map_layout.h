@@ -30,8 +30,8 @@
 /* What a lane is in the middle of. argument[MAP_BUCKET] is the ref of the root bucket in each. */
 enum map_intent {
 	INTENT_MAP_PUT = INTENT_MAP_FIRST, /* block[0] the new record, block[1] the old one or 0 */
-	INTENT_MAP_LINK,		   /* block[0] the new record, block[1] the child or 0 */
-	INTENT_MAP_DELETE,		   /* block[1] the record */
+	INTENT_MAP_LINK,                   /* block[0] the new record, block[1] the child or 0 */
+	INTENT_MAP_DELETE,                 /* block[1] the record */
 };
 #define MAP_BUCKET   0 /* argument: the bucket whose gate guards this */
 #define MAP_EXPECTED 1 /* argument: the slot word that the gate's operation replaces .. */
@@ -39,22 +39,23 @@ enum map_intent {
 
 /* Hazards of a lane, by use; the rest are free. */
 #define MAP_HAZARD_FIND 0 /* the record being looked at */
-#define MAP_HAZARD_LINK 1 /* the record that a new child displaces, for as long as the gate is ours */
+#define MAP_HAZARD_LINK \
+	1 /* the record that a new child displaces, for as long as the gate is ours */
 #define MAP_HAZARD_GATE 2 /* the same, while finishing somebody's gate */
 
 /* retired[0 .. MAP_RETIRED - 1] are single records; the last entry heads a list of the overflow. */
-#define MAP_RETIRED	 (LANE_RETIRED - 1u)
+#define MAP_RETIRED      (LANE_RETIRED - 1u)
 #define MAP_RETIRED_MORE (LANE_RETIRED - 1u)
 
-#define BUCKET_SLOTS 7u
-#define CHAIN_MAX    8u /* buckets: a root and its children */
+#define BUCKET_SLOTS     7u
+#define CHAIN_MAX        8u /* buckets: a root and its children */
 
 /* Members of the root record of a map. Written before it is published, then constant. */
 struct map_shm {
 	struct root_shm root;
-	uint32_t kind;	      /* enum map_kind */
+	uint32_t kind;        /* enum map_kind */
 	uint32_t bucket_bits; /* the table has 1 << bucket_bits buckets */
-	uint64_t table;	      /* ref of bucket 0 */
+	uint64_t table;       /* ref of bucket 0 */
 	uint64_t next_table;  /* 0; reserved for a table that this one moves to */
 	uint64_t reserved[5];
 };
@@ -101,10 +102,10 @@ _Static_assert(sizeof(struct record_shm) == 48, "record header");
 enum gate_state { GATE_OPEN = 0, GATE_FROZEN = 1, GATE_MOVED = 2 };
 enum gate_op { GATE_INSERT = 0, GATE_LINK = 1 };
 
-#define GATE_STATE_MASK	    UINT64_C(3)
-#define GATE_OP_SHIFT	    3u
+#define GATE_STATE_MASK     UINT64_C(3)
+#define GATE_OP_SHIFT       3u
 #define GATE_POSITION_SHIFT 4u
-#define GATE_LANE_SHIFT	    10u
+#define GATE_LANE_SHIFT     10u
 #define GATE_VERSION_SHIFT  22u
 #define GATE_VERSION_MAX    ((UINT64_C(1) << 42) - 1)
 
@@ -162,13 +163,13 @@ static inline uint64_t gate_idle_after(uint64_t gate)
  */
 enum slot_kind { SLOT_EMPTY = 0, SLOT_RECORD = 1, SLOT_LINK = 2 };
 
-#define SLOT_KIND_MASK UINT64_C(3)
-#define SLOT_FROZEN    (UINT64_C(1) << 2)
+#define SLOT_KIND_MASK  UINT64_C(3)
+#define SLOT_FROZEN     (UINT64_C(1) << 2)
 #define SLOT_BITS_SHIFT 3u
-#define SLOT_TAG_SHIFT	7u
-#define SLOT_REF_SHIFT	23u
-#define SLOT_TAG_MASK	(UINT64_C(0xffff) << SLOT_TAG_SHIFT)
-#define SLOT_REF_MASK	(~UINT64_C(0) << SLOT_REF_SHIFT)
+#define SLOT_TAG_SHIFT  7u
+#define SLOT_REF_SHIFT  23u
+#define SLOT_TAG_MASK   (UINT64_C(0xffff) << SLOT_TAG_SHIFT)
+#define SLOT_REF_MASK   (~UINT64_C(0) << SLOT_REF_SHIFT)
 
 /* A frozen word, or kind 3: not ours to understand. */
 static inline bool slot_is_sane(uint64_t word)

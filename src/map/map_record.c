@@ -83,7 +83,7 @@ static uint64_t *record_value(const struct entry *entry)
 void record_fill(struct record_shm *record, uint64_t incarnation, const struct map_key *key,
 		 const void *value, uint64_t value_size)
 {
-	struct entry entry = { .record = record, .key_size = key->size };
+	struct entry entry = {.record = record, .key_size = key->size};
 	uint64_t cell = 0;
 
 	if (value_size > 0 && value_size <= sizeof(cell))
@@ -92,11 +92,11 @@ void record_fill(struct record_shm *record, uint64_t incarnation, const struct m
 	store_relaxed(&record->incarnation, UINT64_C(0)); /* ordered by the releases below */
 	/* pairs: map.validate - a reader of any new field sees that the incarnation has changed. */
 	store_release(&record->hash, key->hash);
-	store_release(&record->state, state_live(1));		 /* pairs: map.validate - as above */
-	store_release(&record->cell, cell);			 /* pairs: map.validate - as above */
-	store_release(&record->key_size, key->size);		 /* pairs: map.validate - as above */
-	store_release(&record->expiry, 0u);			 /* pairs: map.validate - as above */
-	store_release(&record->value_size, value_size);		 /* pairs: map.validate - as above */
+	store_release(&record->state, state_live(1));   /* pairs: map.validate - as above */
+	store_release(&record->cell, cell);             /* pairs: map.validate - as above */
+	store_release(&record->key_size, key->size);    /* pairs: map.validate - as above */
+	store_release(&record->expiry, 0u);             /* pairs: map.validate - as above */
+	store_release(&record->value_size, value_size); /* pairs: map.validate - as above */
 	store_bytes(record_key(record), key->data, key->size);
 	if (value_size > sizeof(cell))
 		store_bytes(record_value(&entry), value, value_size);
@@ -113,7 +113,7 @@ struct record_shm *record_at(const struct shale_segment *view, uint64_t ref)
 
 bool entry_load(const struct shale_segment *view, uint64_t ref, struct entry *ret_entry)
 {
-	struct entry entry = { .ref = ref };
+	struct entry entry = {.ref = ref};
 	struct record_shm *record = record_at(view, ref);
 
 	if (record == NULL)
@@ -123,10 +123,10 @@ bool entry_load(const struct shale_segment *view, uint64_t ref, struct entry *re
 	entry.incarnation = load_acquire(&record->incarnation);
 	if (entry.incarnation % 2 == 0)
 		return false;
-	entry.hash = load_acquire(&record->hash);	    /* pairs: map.validate */
-	entry.state = load_acquire(&record->state);	    /* pairs: map.validate */
-	entry.cell = load_acquire(&record->cell);	    /* pairs: map.validate */
-	entry.key_size = load_acquire(&record->key_size);   /* pairs: map.validate */
+	entry.hash = load_acquire(&record->hash);             /* pairs: map.validate */
+	entry.state = load_acquire(&record->state);           /* pairs: map.validate */
+	entry.cell = load_acquire(&record->cell);             /* pairs: map.validate */
+	entry.key_size = load_acquire(&record->key_size);     /* pairs: map.validate */
 	entry.value_size = load_acquire(&record->value_size); /* pairs: map.validate */
 	if (entry.value_size > RECORD_VALUE_MAX ||
 	    !view_in_heap(view, ref, record_bytes(entry.key_size, entry.value_size)))
@@ -149,7 +149,8 @@ bool entry_has_key(const struct entry *entry, const struct map_key *key)
 
 void entry_copy_key(const struct entry *entry, void *buffer, size_t size)
 {
-	load_bytes(buffer, record_key(entry->record), size < entry->key_size ? size : entry->key_size);
+	load_bytes(buffer, record_key(entry->record),
+		   size < entry->key_size ? size : entry->key_size);
 }
 
 void entry_copy_value(const struct entry *entry, void *buffer, size_t size)
@@ -181,7 +182,7 @@ uint64_t entry_fold_key(const struct entry *entry)
 int glimpse_load(const struct shale_segment *view, uint64_t *slot, uint64_t word,
 		 struct glimpse *ret_glimpse)
 {
-	struct glimpse glimpse = { .slot = slot, .word = word };
+	struct glimpse glimpse = {.slot = slot, .word = word};
 
 	if (!entry_load(view, slot_ref(word), &glimpse.holder))
 		return 0;

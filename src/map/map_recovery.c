@@ -108,8 +108,7 @@ static int settle_delete(const struct map_hand *hand, struct bucket_shm *root, u
 	int r;
 
 	/* pairs: map.state */
-	if (record == NULL ||
-	    load_acquire(&record->state) != state_dead(hand->index, sequence))
+	if (record == NULL || load_acquire(&record->state) != state_dead(hand->index, sequence))
 		return 0;
 	r = chain_unlink(hand, root, ref, 0);
 	if (r == 0)
@@ -163,7 +162,7 @@ static void settle_lane(const struct map_hand *hand)
 
 static struct map_hand hand_of_dead(struct shale_segment *view, uint32_t lane)
 {
-	return (struct map_hand){ view, NULL, view_lane(view, lane), lane };
+	return (struct map_hand){view, NULL, view_lane(view, lane), lane};
 }
 
 /*

@@ -57,7 +57,7 @@ static void write_end(const struct map_hand *hand)
 static int write_begin(const struct shale_map *map, const void *key, size_t key_size,
 		       struct write *ret_write)
 {
-	struct write write = { .map = map };
+	struct write write = {.map = map};
 	struct lane *lane;
 	int r;
 
@@ -145,8 +145,8 @@ static int write_replace(const struct write *write, const struct entry *old)
 /* 1 linked; 0 somebody else passed the gate first; -errno */
 static int write_insert(const struct write *write, const struct found *found)
 {
-	uint64_t word = slot_with_ref(slot_of_hash(write->key.hash, write->map->bucket_bits),
-				      write->ref);
+	uint64_t word =
+		slot_with_ref(slot_of_hash(write->key.hash, write->map->bucket_bits), write->ref);
 
 	/* relaxed: as above; a replacement that did not come about may have left its version */
 	store_relaxed(&write->record->state, state_live(1));

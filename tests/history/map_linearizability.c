@@ -22,7 +22,7 @@ enum { KEYS = 2, PROCESSES = 4, OPS = 6, HISTORY_MAX = PROCESSES * OPS + 1 };
 
 struct event {
 	uint64_t begin; /* 0: never begun */
-	uint64_t end;	/* 0: never ended */
+	uint64_t end;   /* 0: never ended */
 	enum kind kind;
 	uint64_t key;
 	uint64_t value; /* put, inserted, or seen by a get */
@@ -51,7 +51,8 @@ struct search {
 /* Was this tried before? Remembers it. A full memory forgets; the search is right all the same. */
 static bool search_tried(struct search *search, uint32_t done, uint64_t state)
 {
-	uint64_t at = (done * UINT64_C(0x9e3779b97f4a7c15)) ^ (state * UINT64_C(0xc2b2ae3d27d4eb4f));
+	uint64_t at =
+		(done * UINT64_C(0x9e3779b97f4a7c15)) ^ (state * UINT64_C(0xc2b2ae3d27d4eb4f));
 
 	for (unsigned i = 0; i < 16; i++) {
 		unsigned slot = (unsigned)((at >> 32) + i) % TRIED;
@@ -230,9 +231,11 @@ static void gather(const struct record *record, uint64_t key, uint64_t start, ui
 			if (record->events[process][i].key == key &&
 			    record->events[process][i].begin != 0)
 				history.events[history.count++] = record->events[process][i];
-	history.events[history.count++] = (struct event){
-		.begin = record->clock + 1, .end = record->clock + 2, .kind = GET, .value = last,
-		.result = last != 0 ? 0 : -ENOENT};
+	history.events[history.count++] = (struct event){.begin = record->clock + 1,
+							 .end = record->clock + 2,
+							 .kind = GET,
+							 .value = last,
+							 .result = last != 0 ? 0 : -ENOENT};
 	*ret_history = history;
 }
 
@@ -317,20 +320,25 @@ TEST_TIMEOUT(map_linearizability, of_four_processes_one_of_them_killed, 110)
 
 TEST(map_linearizability, the_checker_refuses_what_cannot_be)
 {
-	struct history lost = {.start = 0, .count = 3, .events = {
-		{1, 2, PUT, 0, 5, 0},
-		{3, 4, GET, 0, 0, -ENOENT}, /* although it was put, and nothing deleted it */
-		{5, 6, GET, 0, 5, 0}}};
-	struct history back = {.start = 7, .count = 3, .events = {
-		{1, 8, PUT, 0, 9, 1},
-		{2, 3, GET, 0, 9, 0},
-		{4, 5, GET, 0, 7, 0}}}; /* the old value after the new one */
-	struct history twice = {.start = 0, .count = 2, .events = {
-		{1, 4, INSERT, 0, 1, 0},
-		{2, 3, INSERT, 0, 2, 0}}};
-	struct history both = {.start = 4, .count = 2, .events = {
-		{1, 4, DELETE, 0, 0, 0},
-		{2, 3, DELETE, 0, 0, 0}}};
+	struct history lost = {
+		.start = 0,
+		.count = 3,
+		.events = {{1, 2, PUT, 0, 5, 0},
+			   {3, 4, GET, 0, 0,
+			    -ENOENT}, /* although it was put, and nothing deleted it */
+			   {5, 6, GET, 0, 5, 0}}};
+	struct history back = {
+		.start = 7,
+		.count = 3,
+		.events = {{1, 8, PUT, 0, 9, 1},
+			   {2, 3, GET, 0, 9, 0},
+			   {4, 5, GET, 0, 7, 0}}}; /* the old value after the new one */
+	struct history twice = {.start = 0,
+				.count = 2,
+				.events = {{1, 4, INSERT, 0, 1, 0}, {2, 3, INSERT, 0, 2, 0}}};
+	struct history both = {.start = 4,
+			       .count = 2,
+			       .events = {{1, 4, DELETE, 0, 0, 0}, {2, 3, DELETE, 0, 0, 0}}};
 
 	EXPECT_FALSE(is_linearizable(&lost));
 	EXPECT_FALSE(is_linearizable(&back));
@@ -340,17 +348,19 @@ TEST(map_linearizability, the_checker_refuses_what_cannot_be)
 
 TEST(map_linearizability, the_checker_accepts_what_can_be)
 {
-	struct history maybe = {.start = 0, .count = 3, .events = {
-		{1, 0, PUT, 0, 5, 0}, /* killed: took effect late .. */
-		{2, 3, GET, 0, 0, -ENOENT},
-		{4, 5, GET, 0, 5, 0}}};
-	struct history never = {.start = 0, .count = 2, .events = {
-		{1, 0, PUT, 0, 5, 0}, /* .. or never */
-		{2, 3, GET, 0, 0, -ENOENT}}};
-	struct history overlap = {.start = 7, .count = 3, .events = {
-		{1, 8, PUT, 0, 9, 1},
-		{2, 3, GET, 0, 7, 0},
-		{4, 5, GET, 0, 9, 0}}};
+	struct history maybe = {.start = 0,
+				.count = 3,
+				.events = {{1, 0, PUT, 0, 5, 0}, /* killed: took effect late .. */
+					   {2, 3, GET, 0, 0, -ENOENT},
+					   {4, 5, GET, 0, 5, 0}}};
+	struct history never = {.start = 0,
+				.count = 2,
+				.events = {{1, 0, PUT, 0, 5, 0}, /* .. or never */
+					   {2, 3, GET, 0, 0, -ENOENT}}};
+	struct history overlap = {
+		.start = 7,
+		.count = 3,
+		.events = {{1, 8, PUT, 0, 9, 1}, {2, 3, GET, 0, 7, 0}, {4, 5, GET, 0, 9, 0}}};
 
 	EXPECT_TRUE(is_linearizable(&maybe));
 	EXPECT_TRUE(is_linearizable(&never));

@@ -128,8 +128,7 @@ static uint64_t any_place(struct victim *victim)
 	case 2:
 		return victim->map->root + 64 + test_random_below(8) * 8;
 	default:
-		return view_lane(victim->segment, 1 + (uint32_t)test_random_below(2)) ==
-				       NULL
+		return view_lane(victim->segment, 1 + (uint32_t)test_random_below(2)) == NULL
 			       ? 0
 			       : victim->segment->lanes_offset + 512 + test_random_below(128) * 8;
 	}
@@ -154,9 +153,9 @@ TEST_TIMEOUT(map_mutation, every_byte_of_a_bucket_and_of_a_record, 110)
 		for (unsigned i = 0; i < sizeof(values); i++) {
 			struct victim victim = victim_make(1);
 			struct bucket_shm *bucket = bucket_at(victim.segment, victim.map->table);
-			unsigned char *place = byte < 64 ? (unsigned char *)bucket + byte
-							 : victim.base + slot_ref(bucket->slot[2]) +
-								   byte - 64;
+			unsigned char *place =
+				byte < 64 ? (unsigned char *)bucket + byte
+					  : victim.base + slot_ref(bucket->slot[2]) + byte - 64;
 
 			*place = values[i] == 1 ? (unsigned char)(*place ^ 1) : values[i];
 			expect_survives(&victim, "byte", byte);

@@ -142,8 +142,9 @@ static struct storm storm_make(uint64_t expected)
 	uint64_t key = KEYS;
 
 	storm.map = map_named(storm.segment, "m", expected);
-	ASSERT_EQ(shale_map_put(storm.map, &key, sizeof(key), value, self_fill(value, 7, VALUE_MAX)),
-		  0);
+	ASSERT_EQ(
+		shale_map_put(storm.map, &key, sizeof(key), value, self_fill(value, 7, VALUE_MAX)),
+		0);
 	return storm;
 }
 

@@ -11,12 +11,12 @@ enum { OTHERS = 5, FULL = 7 };
 struct scene {
 	struct shale_segment *segment;
 	struct shale_map *map;
-	const char *old;    /* value before, or NULL */
-	const char *new;    /* value after, or NULL */
-	unsigned others;    /* keys besides */
+	const char *old; /* value before, or NULL */
+	const char *new; /* value after, or NULL */
+	unsigned others; /* keys besides */
 	bool insert;
-	uint64_t base;	    /* live bytes without the key */
-	bool may_grow;	    /* a child bucket may stay */
+	uint64_t base; /* live bytes without the key */
+	bool may_grow; /* a child bucket may stay */
 };
 
 static const char key[] = "the key";
@@ -95,7 +95,7 @@ static int scene_check(void *ctx)
 	r = get_text(scene->map, key, value, sizeof(value));
 	if (r == -ENOENT)
 		outcome = !scene->new ? AFTER : !scene->old ? BEFORE : -1;
-	else if (scene->new && strcmp(value, scene->new) == 0)
+	else if (scene->new &&strcmp(value, scene->new) == 0)
 		outcome = AFTER;
 	else
 		outcome = scene->old && strcmp(value, scene->old) == 0 ? BEFORE : -1;
@@ -139,8 +139,8 @@ TEST_TIMEOUT(map_kill, put_of_a_new_key, 300)
 
 TEST_TIMEOUT(map_kill, put_of_a_key_that_is_there, 300)
 {
-	kill_everywhere((struct scene){
-		.old = "the old value", .new = "the newer value", .others = OTHERS});
+	kill_everywhere(
+		(struct scene){.old = "the old value", .new = "the newer value", .others = OTHERS});
 }
 
 TEST_TIMEOUT(map_kill, insert, 300)
@@ -155,6 +155,6 @@ TEST_TIMEOUT(map_kill, delete, 300)
 
 TEST_TIMEOUT(map_kill, put_that_adds_a_bucket, 300)
 {
-	kill_everywhere((struct scene){.new = "a value of some bytes", .others = FULL,
-				       .may_grow = true});
+	kill_everywhere(
+		(struct scene){.new = "a value of some bytes", .others = FULL, .may_grow = true});
 }

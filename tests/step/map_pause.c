@@ -132,7 +132,7 @@ static int scene_check(void *ctx)
 	EXPECT_GE(shale_recover(scene->segment), 0);
 	heap_expect_clean(scene->segment);
 	r = get_text(scene->map, key, last, sizeof(last));
-	outcome = explains(scene, true, r == 0 ? last : NULL)	 ? 0
+	outcome = explains(scene, true, r == 0 ? last : NULL)    ? 0
 		  : explains(scene, false, r == 0 ? last : NULL) ? 1
 								 : -1;
 	if (outcome < 0)
@@ -151,8 +151,11 @@ static void pause_everywhere(enum op victim, enum op rival, bool present, unsign
 {
 	struct answers *answers = mmap(NULL, sizeof(*answers), PROT_READ | PROT_WRITE,
 				       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	struct scene scene = {.answers = answers, .victim = victim, .rival = rival,
-			      .present = present, .others = others};
+	struct scene scene = {.answers = answers,
+			      .victim = victim,
+			      .rival = rival,
+			      .present = present,
+			      .others = others};
 	struct step_case step = {
 		.name = "map",
 		.setup = scene_setup,
@@ -177,9 +180,9 @@ static void pause_everywhere(enum op victim, enum op rival, bool present, unsign
 	}
 }
 
-#define PAUSE(name, ...)                      \
-	TEST_TIMEOUT(map_pause, name, 300)    \
-	{                                     \
+#define PAUSE(name, ...)                       \
+	TEST_TIMEOUT(map_pause, name, 300)     \
+	{                                      \
 		pause_everywhere(__VA_ARGS__); \
 	}
 

@@ -21,12 +21,15 @@ TEST_V(map_cursor, gives_every_key_once_and_then_ends, tables)
 	uint64_t key, value;
 
 	shale_map_cursor_init(&cursor);
-	EXPECT_EQ(shale_map_cursor_next(map, &cursor, &key, 8, &key_size, &value, 8, &value_size), 0);
+	EXPECT_EQ(shale_map_cursor_next(map, &cursor, &key, 8, &key_size, &value, 8, &value_size),
+		  0);
 	for (uint64_t i = 0; i < KEYS; i++)
 		ASSERT_EQ(put_u64(map, i, i + 100), 0);
-	EXPECT_EQ(shale_map_cursor_next(map, &cursor, &key, 8, &key_size, &value, 8, &value_size), 0);
+	EXPECT_EQ(shale_map_cursor_next(map, &cursor, &key, 8, &key_size, &value, 8, &value_size),
+		  0);
 	shale_map_cursor_init(&cursor);
-	while (shale_map_cursor_next(map, &cursor, &key, 8, &key_size, &value, 8, &value_size) == 1) {
+	while (shale_map_cursor_next(map, &cursor, &key, 8, &key_size, &value, 8, &value_size) ==
+	       1) {
 		ASSERT_LT(key, KEYS);
 		EXPECT_EQ(value, key + 100);
 		EXPECT_EQ(key_size, 8);
@@ -49,16 +52,18 @@ TEST(map_cursor, a_small_buffer_keeps_the_cursor_where_it_is)
 
 	ASSERT_EQ(put_text(map, "key", "0123456789"), 0);
 	shale_map_cursor_init(&cursor);
-	EXPECT_ERRNO(-EMSGSIZE, shale_map_cursor_next(map, &cursor, NULL, 0, &key_size, NULL, 0,
-						      &value_size));
+	EXPECT_ERRNO(-EMSGSIZE,
+		     shale_map_cursor_next(map, &cursor, NULL, 0, &key_size, NULL, 0, &value_size));
 	EXPECT_EQ(key_size, 3);
 	EXPECT_EQ(value_size, 10);
-	EXPECT_ERRNO(-EMSGSIZE, shale_map_cursor_next(map, &cursor, key, 3, &key_size, value, 9,
-						      &value_size));
-	EXPECT_EQ(shale_map_cursor_next(map, &cursor, key, 3, &key_size, value, 10, &value_size), 1);
+	EXPECT_ERRNO(-EMSGSIZE,
+		     shale_map_cursor_next(map, &cursor, key, 3, &key_size, value, 9, &value_size));
+	EXPECT_EQ(shale_map_cursor_next(map, &cursor, key, 3, &key_size, value, 10, &value_size),
+		  1);
 	EXPECT_MEM_EQ(key, "key", 3);
 	EXPECT_MEM_EQ(value, "0123456789", 10);
-	EXPECT_EQ(shale_map_cursor_next(map, &cursor, key, 3, &key_size, value, 10, &value_size), 0);
+	EXPECT_EQ(shale_map_cursor_next(map, &cursor, key, 3, &key_size, value, 10, &value_size),
+		  0);
 	shale_map_close(map);
 	EXPECT_OK(shale_segment_detach(segment));
 }

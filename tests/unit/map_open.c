@@ -40,15 +40,18 @@ TEST(map_open, names_and_options_are_checked)
 	EXPECT_ERRNO(-EINVAL, open_with(segment, "a",
 					(struct shale_map_options){
 						.expected_entries = (UINT64_C(1) << 32) + 1}));
-	EXPECT_ERRNO(-ENOMEM, open_with(segment, "a",
-					(struct shale_map_options){
-						.expected_entries = UINT64_C(1) << 32}));
+	EXPECT_ERRNO(-ENOMEM,
+		     open_with(segment, "a",
+			       (struct shale_map_options){.expected_entries = UINT64_C(1) << 32}));
 	EXPECT_ERRNO(-ENOENT, open_with(segment, "a",
 					(struct shale_map_options){.flags = SHALE_MAP_MUST_EXIST}));
-	EXPECT_EQ(open_with(segment, "a", (struct shale_map_options){.flags = SHALE_MAP_MUST_MAKE}), 0);
+	EXPECT_EQ(open_with(segment, "a", (struct shale_map_options){.flags = SHALE_MAP_MUST_MAKE}),
+		  0);
 	EXPECT_ERRNO(-EEXIST, open_with(segment, "a",
 					(struct shale_map_options){.flags = SHALE_MAP_MUST_MAKE}));
-	EXPECT_EQ(open_with(segment, "a", (struct shale_map_options){.flags = SHALE_MAP_MUST_EXIST}), 0);
+	EXPECT_EQ(
+		open_with(segment, "a", (struct shale_map_options){.flags = SHALE_MAP_MUST_EXIST}),
+		0);
 	EXPECT_EQ(shale_root_publish(segment, "block", shale_alloc(segment, 200)), 0);
 	EXPECT_ERRNO(-EPROTOTYPE, shale_map_open(segment, "block", NULL, &map));
 	shale_map_close(NULL);
@@ -142,11 +145,13 @@ TEST(map_open, a_read_only_view_reads_and_refuses_to_write)
 	EXPECT_EQ(value, 11);
 	EXPECT_EQ(shale_map_count(reader), 1);
 	shale_map_cursor_init(&cursor);
-	EXPECT_EQ(shale_map_cursor_next(reader, &cursor, &key, 8, &key_size, &value, 8,
-					&value_size), 1);
+	EXPECT_EQ(
+		shale_map_cursor_next(reader, &cursor, &key, 8, &key_size, &value, 8, &value_size),
+		1);
 	EXPECT_EQ(key, 1);
-	EXPECT_EQ(shale_map_cursor_next(reader, &cursor, &key, 8, &key_size, &value, 8,
-					&value_size), 0);
+	EXPECT_EQ(
+		shale_map_cursor_next(reader, &cursor, &key, 8, &key_size, &value, 8, &value_size),
+		0);
 	EXPECT_ERRNO(-EROFS, put_u64(reader, 1, 12));
 	EXPECT_ERRNO(-EROFS, delete_u64(reader, 1));
 	EXPECT_ERRNO(-EROFS, insert_text(reader, "x", "y"));

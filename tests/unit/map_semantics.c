@@ -13,10 +13,10 @@ FIXTURE_VARIANT(map)
 	enum shale_pages pages;
 	uint64_t expected; /* 1: everything in one chain */
 };
-FIXTURE_VARIANT_ADD(map, 4k) {SHALE_PAGES_4K, 0};
-FIXTURE_VARIANT_ADD(map, 2m) {SHALE_PAGES_2M, 0};
-FIXTURE_VARIANT_ADD(map, private) {SHALE_PAGES_PRIVATE, 0};
-FIXTURE_VARIANT_ADD(map, one_chain) {SHALE_PAGES_4K, 1};
+FIXTURE_VARIANT_ADD(map, 4k){SHALE_PAGES_4K, 0};
+FIXTURE_VARIANT_ADD(map, 2m){SHALE_PAGES_2M, 0};
+FIXTURE_VARIANT_ADD(map, private){SHALE_PAGES_PRIVATE, 0};
+FIXTURE_VARIANT_ADD(map, one_chain){SHALE_PAGES_4K, 1};
 
 FIXTURE_SETUP(map)
 {
@@ -117,7 +117,11 @@ TEST_F(map, large_keys_and_values)
 	for (size_t i = 0; i < 5 << 20; i++)
 		bytes[i] = (unsigned char)(i * 7 + (i >> 9));
 	for (unsigned i = 0; i < 6; i++) {
-		ASSERT_EQ(shale_map_put(self->map, bytes, 100 + i, bytes, sizes[i]), 0);
+		int r = shale_map_put(self->map, bytes, 100 + i, bytes, sizes[i]);
+
+		if (r == -ENOMEM && variant->pages == SHALE_PAGES_2M)
+			SKIP("the huge page pool is too small for this");
+		ASSERT_EQ(r, 0);
 		ASSERT_EQ(shale_map_put(self->map, bytes, sizes[i], &i, sizeof(i)), 0);
 		ASSERT_EQ(shale_map_get(self->map, bytes, 100 + i, back, 5 << 20, &got), 0);
 		ASSERT_EQ(got, sizes[i]);
