@@ -68,10 +68,18 @@ static inline void order_for_death(void)
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
+#if defined(__SANITIZE_THREAD__)
+#define SHALE_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SHALE_TSAN 1
+#endif
+#endif
+
 /* Orders earlier stores before later loads. Both sides of an edge use it or a seq_cst RMW. */
 static inline void fence_seq_cst(void)
 {
-#if defined(__SANITIZE_THREAD__)
+#if defined(SHALE_TSAN)
 	/* TSan does not model fences; a seq_cst RMW on a private word orders the same and is seen. */
 	static uint32_t word;
 	__atomic_fetch_add(&word, 0, __ATOMIC_SEQ_CST);

@@ -15,7 +15,7 @@
 
 static uint64_t live_bytes(struct shale_segment *segment)
 {
-	struct shale_heap_stat stat = {.size = sizeof(stat)};
+	struct shale_heap_figures stat = {.size = sizeof(stat)};
 
 	ASSERT_OK(shale_heap_stat(segment, &stat));
 	return stat.live_bytes;

@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "heaps.h"
-#include "hugepages.h"
 
 FIXTURE(heap_blocks)
 {
@@ -19,8 +18,6 @@ FIXTURE_VARIANT_ADD(heap_blocks, private){SHALE_PAGES_PRIVATE};
 
 FIXTURE_SETUP(heap_blocks)
 {
-	if (variant->pages == SHALE_PAGES_2M)
-		hugepages_require_free(2u << 20, HUGEPAGES_ANY_NODE, 48);
 	self->segment = heap_segment(64u << 20, variant->pages);
 }
 
