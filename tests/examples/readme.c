@@ -99,6 +99,8 @@ static pid_t start(const char *name, const char *argument, int fd, FILE **ret_ou
 		dup2(ends[1], fd);
 		close(ends[0]);
 		close(ends[1]);
+		/* fifteen lines do not tidy up before they exit */
+		setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
 		execl(path, name, argument, (char *)NULL);
 		_exit(127);
 	}
