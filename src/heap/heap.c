@@ -127,7 +127,7 @@ void *shale_alloc(struct shale_segment *segment, size_t size)
 void *shale_alloc_aligned(struct shale_segment *segment, size_t size, size_t alignment)
 {
 	struct lane *lane;
-	uint64_t offset;
+	uint64_t offset = 0;
 	int r = -EINVAL;
 
 	if (is_power_of_two(alignment) && alignment <= ARENA_SIZE)
