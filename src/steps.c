@@ -26,15 +26,11 @@ const struct recovery_step recovery_steps[] = {
 };
 
 const struct check_step check_steps[] = {
-	{"segment", segment_check},
-	{"heap", heap_check},
-	{"roots", roots_check},
-	{"map", map_check},
-	{"channel", channel_check},
-	{NULL, NULL},
+	{"segment", segment_check}, {"heap", heap_check},       {"roots", roots_check},
+	{"map", map_check},         {"channel", channel_check}, {NULL, NULL},
 };
 
-void segment_stat_fill(struct shale_segment *view, struct shale_segment_stat *stat)
+void segment_stat_fill(struct shale_segment *view, struct shale_segment_figures *stat)
 {
 	heap_fill_segment_stat(view, stat);
 }

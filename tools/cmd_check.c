@@ -46,7 +46,7 @@ struct check_result {
 
 static int dead_peers(struct shale_segment *segment, uint32_t *ret_dead)
 {
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
 	int r = shale_segment_stat(segment, &stat);
 
 	if (r == 0)

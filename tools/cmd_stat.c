@@ -29,8 +29,8 @@ struct stat_root {
 
 /* All that is printed, collected before the first byte of output. */
 struct stat_all {
-	struct shale_segment_stat segment;
-	struct shale_heap_stat heap;
+	struct shale_segment_figures segment;
+	struct shale_heap_figures heap;
 	struct residence residence;
 	struct shale_peer *peers;
 	unsigned peer_count;
@@ -177,7 +177,7 @@ static cJSON *residence_json(const struct residence *residence)
 
 static cJSON *segment_json(const struct stat_all *all)
 {
-	const struct shale_segment_stat *stat = &all->segment;
+	const struct shale_segment_figures *stat = &all->segment;
 	cJSON *object = cJSON_CreateObject();
 	char id[33];
 
@@ -205,7 +205,7 @@ static cJSON *segment_json(const struct stat_all *all)
 	return object;
 }
 
-static cJSON *heap_json(const struct shale_heap_stat *heap)
+static cJSON *heap_json(const struct shale_heap_figures *heap)
 {
 	cJSON *object = cJSON_CreateObject();
 
@@ -306,7 +306,7 @@ static void print_nodes(const struct stat_all *all)
 
 static void print_segment(const struct stat_all *all)
 {
-	const struct shale_segment_stat *stat = &all->segment;
+	const struct shale_segment_figures *stat = &all->segment;
 	char id[33], clean[160];
 
 	id_text(stat->id, id);

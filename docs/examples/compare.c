@@ -20,7 +20,7 @@
 
 /* xargs -0: names may hold spaces and newlines. -r: no files, no grep. */
 static const char pipeline[] = "xargs -0 -r grep -aohE '[A-Za-z_][A-Za-z0-9_]*' --"
-			       " | sort --parallel=2 -S 25% | uniq -c";
+			       " | sort --parallel=2 -S 512M | uniq -c";
 
 static int bytes_order(const unsigned char *a, size_t a_size, const unsigned char *b, size_t b_size)
 {

@@ -141,7 +141,7 @@ static void count_nodes(const char *line, uint64_t *nodes, unsigned int node_cou
 }
 
 /* Where the pages are that this process has touched, by the kernel's own account. */
-static void print_nodes(struct shale_segment *segment, const struct shale_segment_stat *stat)
+static void print_nodes(struct shale_segment *segment, const struct shale_segment_figures *stat)
 {
 	uint64_t nodes[64] = {0};
 	uintptr_t base = (uintptr_t)shale_segment_base(segment);
@@ -170,9 +170,9 @@ static void print_nodes(struct shale_segment *segment, const struct shale_segmen
 	fclose(file);
 }
 
-static struct shale_heap_stat heap_stat(struct shale_segment *segment)
+static struct shale_heap_figures heap_stat(struct shale_segment *segment)
 {
-	struct shale_heap_stat heap = {.size = sizeof(heap)};
+	struct shale_heap_figures heap = {.size = sizeof(heap)};
 	int r = shale_heap_stat(segment, &heap);
 
 	if (r < 0)
@@ -182,7 +182,7 @@ static struct shale_heap_stat heap_stat(struct shale_segment *segment)
 
 static void print_memory(struct shale_segment *segment)
 {
-	struct shale_heap_stat heap;
+	struct shale_heap_figures heap;
 
 	shale_trim(segment, 0); /* now, rather than when somebody needs it */
 	heap = heap_stat(segment);
@@ -193,7 +193,7 @@ static void print_memory(struct shale_segment *segment)
 
 void report_print(struct shale_segment *segment, const struct summary *summary)
 {
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
 	double seconds = summary->seconds > 0 ? summary->seconds : 1e-9;
 
 	printf("input       %" PRIu64 " files, %" PRIu64 " bytes, in %" PRIu64 " chunks\n",
@@ -219,14 +219,14 @@ static void print_finding(const struct shale_finding *finding, void *context)
 /* A block that is live and not published belonged to one who is dead: it should be free by now. */
 static int count_orphans(struct shale_segment *segment)
 {
-	struct shale_heap_stat heap = heap_stat(segment);
+	struct shale_heap_figures heap = heap_stat(segment);
 
 	return (int)(heap.live_blocks - heap.published_blocks);
 }
 
 int report_check(struct shale_segment *segment)
 {
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
 	int recovered = shale_recover(segment);
 	int findings = shale_check(segment, print_finding, NULL);
 	int orphans = count_orphans(segment);

@@ -26,12 +26,12 @@ struct shale_channel_options {
 	size_t size;
 	uint64_t capacity_bytes; /* of the ring that each sending thread gets; power of two after
 				    rounding up; default 256 KiB, range 4 KiB .. 1 GiB */
-	uint32_t max_senders;	 /* sending threads at a time; default 64, range 1 .. 4095 */
-	uint32_t flags;		 /* SHALE_CHANNEL_* */
+	uint32_t max_senders;    /* sending threads at a time; default 64, range 1 .. 4095 */
+	uint32_t flags;          /* SHALE_CHANNEL_* */
 };
 
 #define SHALE_CHANNEL_MUST_EXIST 1u /* -ENOENT instead of making a new channel */
-#define SHALE_CHANNEL_MUST_MAKE	 2u /* -EEXIST instead of opening an old one */
+#define SHALE_CHANNEL_MUST_MAKE  2u /* -EEXIST instead of opening an old one */
 
 /*
  * Opens the channel of that name, making it if it is not there. options may be NULL.
@@ -62,8 +62,8 @@ SHALE_API int shale_channel_send(struct shale_channel *channel, const void *data
  * A receiver killed after it has taken a message takes it along. Threads and processes: safe.
  * Since 0.1.
  */
-SHALE_API int shale_channel_receive(struct shale_channel *channel, void *buffer,
-				    size_t buffer_size, size_t *ret_size, uint64_t deadline);
+SHALE_API int shale_channel_receive(struct shale_channel *channel, void *buffer, size_t buffer_size,
+				    size_t *ret_size, uint64_t deadline);
 
 /*
  * Ends the stream: sends fail with -EPIPE from now on, receives do when the channel is empty.

@@ -97,26 +97,26 @@ SHALE_API int shale_take_at(struct shale_segment *segment, uint64_t *location, v
 SHALE_API int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes);
 
 /* What the heap holds. Set `size` to sizeof(struct ...) before the call. Since 0.1. */
-struct shale_heap_stat {
+struct shale_heap_figures {
 	size_t size;
-	uint64_t live_blocks;	  /* allocated and not freed */
-	uint64_t live_bytes;	  /* their usable bytes */
+	uint64_t live_blocks;      /* allocated and not freed */
+	uint64_t live_bytes;       /* their usable bytes */
 	uint64_t published_blocks; /* of the live ones */
-	uint64_t own_blocks;	  /* live, not published, allocated by this process */
-	uint64_t retained_bytes;  /* committed heap bytes that hold no live block */
-	uint64_t returned_bytes;  /* given back to the kernel since creation */
-	uint64_t committed_bytes; /* heap bytes committed now */
-	uint64_t slabs_owned;	  /* slabs of living and dead lanes */
+	uint64_t own_blocks;       /* live, not published, allocated by this process */
+	uint64_t retained_bytes;   /* committed heap bytes that hold no live block */
+	uint64_t returned_bytes;   /* given back to the kernel since creation */
+	uint64_t committed_bytes;  /* heap bytes committed now */
+	uint64_t slabs_owned;      /* slabs of living and dead lanes */
 	uint64_t slabs_orphan;
-	uint64_t slabs_free;	  /* in committed arenas */
-	uint64_t spans;		  /* blocks above 32 KiB */
+	uint64_t slabs_free; /* in committed arenas */
+	uint64_t spans;      /* blocks above 32 KiB */
 };
 
 /*
  * Counts by walking all slabs: exact when quiet, a close figure while others work. Time grows with
  * the committed bytes. -EINVAL: its size is unknown. Threads and processes: safe. Since 0.1.
  */
-SHALE_API int shale_heap_stat(struct shale_segment *segment, struct shale_heap_stat *ret_stat);
+SHALE_API int shale_heap_stat(struct shale_segment *segment, struct shale_heap_figures *ret_stat);
 
 #ifdef __cplusplus
 }

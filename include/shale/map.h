@@ -26,7 +26,7 @@ struct shale_map_options {
 	uint64_t expected_entries; /* sizes the table when the map is made; default 65,536,
 				      range 1 .. 2^32. A map does not grow yet: beyond about
 				      four times this number puts answer -ENOSPC */
-	uint32_t flags;		   /* SHALE_MAP_* */
+	uint32_t flags;            /* SHALE_MAP_* */
 };
 
 #define SHALE_MAP_MUST_EXIST 1u /* -ENOENT instead of making a new map */

@@ -24,20 +24,20 @@ struct shale_segment;
 /* The pages that back a segment. Since 0.1. */
 enum shale_pages {
 	SHALE_PAGES_AUTO = 0, /* 2 MiB if the pool has room, else transparent huge, else 4 KiB */
-	SHALE_PAGES_4K,	      /* 4 KiB pages of shared memory */
+	SHALE_PAGES_4K,       /* 4 KiB pages of shared memory */
 	SHALE_PAGES_THP,      /* 4 KiB pages, collapsed by the kernel into 2 MiB where it can */
-	SHALE_PAGES_2M,	      /* 2 MiB pages of the hugetlb pool, or -ENOMEM */
-	SHALE_PAGES_1G,	      /* 1 GiB pages of the hugetlb pool, or -ENOMEM */
+	SHALE_PAGES_2M,       /* 2 MiB pages of the hugetlb pool, or -ENOMEM */
+	SHALE_PAGES_1G,       /* 1 GiB pages of the hugetlb pool, or -ENOMEM */
 	SHALE_PAGES_PRIVATE,  /* anonymous memory of this process: no fd, nothing shared */
 };
 
 /* Where the pages of a segment are placed. Since 0.1. */
 enum shale_placement {
-	SHALE_PLACE_LOCAL = 0,	    /* the node of the thread that commits the memory */
-	SHALE_PLACE_BIND,	    /* only the nodes given; -ENOMEM when they are full */
+	SHALE_PLACE_LOCAL = 0,      /* the node of the thread that commits the memory */
+	SHALE_PLACE_BIND,           /* only the nodes given; -ENOMEM when they are full */
 	SHALE_PLACE_PREFERRED_MANY, /* the nodes given first, then any */
-	SHALE_PLACE_INTERLEAVE,	    /* round robin over the nodes given */
-	SHALE_PLACE_WEIGHTED,	    /* round robin by the kernel's weights (interleave before 6.9) */
+	SHALE_PLACE_INTERLEAVE,     /* round robin over the nodes given */
+	SHALE_PLACE_WEIGHTED, /* round robin by the kernel's weights (interleave before 6.9) */
 };
 
 /* A set of NUMA nodes 0..1023; node n is bit n % 64 of word n / 64. Since 0.1. */
@@ -50,12 +50,12 @@ struct shale_segment_options {
 	size_t size;
 	uint64_t capacity_bytes; /* heap bytes at most; multiple of 2 MiB after rounding up;
 				    default 64 GiB, range 2 MiB .. 16 TiB; address space, not memory */
-	uint64_t budget_bytes;	 /* memory committed at most, metadata included; 0 = capacity */
-	const char *label;	 /* for people, at most 31 bytes are kept; default "shale" */
+	uint64_t budget_bytes;   /* memory committed at most, metadata included; 0 = capacity */
+	const char *label;       /* for people, at most 31 bytes are kept; default "shale" */
 	enum shale_pages pages;
 	enum shale_placement placement;
 	struct shale_nodes nodes; /* for every placement but LOCAL */
-	char *reason;		  /* when set: receives one line that explains a failure */
+	char *reason;             /* when set: receives one line that explains a failure */
 	size_t reason_size;
 };
 
@@ -63,7 +63,7 @@ struct shale_segment_options {
 struct shale_attach_options {
 	size_t size;
 	bool read_only; /* map without write access; no peer slot; copying reads only */
-	char *reason;	/* when set: receives one line that explains a failure */
+	char *reason;   /* when set: receives one line that explains a failure */
 	size_t reason_size;
 };
 
@@ -137,32 +137,33 @@ SHALE_API int shale_segment_receive(int socket, const struct shale_attach_option
 				    struct shale_segment **ret_segment);
 
 /* What a segment is and holds. Set `size` to sizeof(struct ...) before the call. Since 0.1. */
-struct shale_segment_stat {
+struct shale_segment_figures {
 	size_t size;
-	uint8_t id[16];			/* random, unique to the segment */
-	char label[32];			/* NUL-terminated */
+	uint8_t id[16]; /* random, unique to the segment */
+	char label[32]; /* NUL-terminated */
 	uint32_t format_version;
-	bool read_only;			/* this view */
-	enum shale_pages pages;		/* what was chosen; never AUTO */
-	char pages_reason[128];		/* why */
+	bool read_only;                 /* this view */
+	enum shale_pages pages;         /* what was chosen; never AUTO */
+	char pages_reason[128];         /* why */
 	enum shale_placement placement; /* what was asked for */
-	struct shale_nodes nodes;	/* nodes asked for */
-	uint64_t capacity_bytes;	/* heap bytes at most */
-	uint64_t budget_bytes;		/* committed bytes at most */
-	uint64_t committed_bytes;	/* heap and metadata bytes committed now */
-	uint64_t metadata_bytes;	/* of these: metadata */
-	uint64_t backing_bytes;		/* what the kernel holds for the file (st_blocks) */
-	uint32_t arenas;		/* arenas at most */
+	struct shale_nodes nodes;       /* nodes asked for */
+	uint64_t capacity_bytes;        /* heap bytes at most */
+	uint64_t budget_bytes;          /* committed bytes at most */
+	uint64_t committed_bytes;       /* heap and metadata bytes committed now */
+	uint64_t metadata_bytes;        /* of these: metadata */
+	uint64_t backing_bytes;         /* what the kernel holds for the file (st_blocks) */
+	uint32_t arenas;                /* arenas at most */
 	uint32_t arenas_committed;
-	uint32_t peers;			/* attached now, the dead not yet recovered included */
-	uint32_t peers_dead;		/* of these: dead and not yet recovered */
-	uint32_t lanes;			/* threads' states in use */
-	uint32_t roots;			/* named roots */
-	bool damaged;			/* this view has met damage (-EUCLEAN) */
+	uint32_t peers;      /* attached now, the dead not yet recovered included */
+	uint32_t peers_dead; /* of these: dead and not yet recovered */
+	uint32_t lanes;      /* threads' states in use */
+	uint32_t roots;      /* named roots */
+	bool damaged;        /* this view has met damage (-EUCLEAN) */
 };
 
 /* Fills *ret_stat. -EINVAL: its size is unknown. Threads and processes: safe. Since 0.1. */
-SHALE_API int shale_segment_stat(struct shale_segment *segment, struct shale_segment_stat *ret_stat);
+SHALE_API int shale_segment_stat(struct shale_segment *segment,
+				 struct shale_segment_figures *ret_stat);
 
 /* First byte of the mapping in this process. Threads: safe. Since 0.1. */
 SHALE_API void *shale_segment_base(const struct shale_segment *segment);
@@ -170,8 +171,8 @@ SHALE_API void *shale_segment_base(const struct shale_segment *segment);
 /* An attached process, as shale_segment_peers() lists it. Since 0.1. */
 struct shale_peer {
 	uint32_t slot;
-	uint32_t pid;	     /* in the pid namespace that it attached from: for display only */
-	uint64_t pid_ns;     /* inode of that namespace */
+	uint32_t pid;         /* in the pid namespace that it attached from: for display only */
+	uint64_t pid_ns;      /* inode of that namespace */
 	uint64_t start_ticks; /* start time, clock ticks since boot */
 	uint32_t lanes;
 	bool dead; /* its memory is gone, its blocks are not yet recovered */
@@ -231,9 +232,9 @@ enum shale_root_kind {
 /* A named root, as shale_root_list() shows it. Valid until the callback returns. Since 0.1. */
 struct shale_root {
 	const char *name; /* NUL-terminated; bytes that a peer wrote, not always printable */
-	uint32_t kind;	  /* enum shale_root_kind; other numbers may come with later versions */
-	shale_ref ref;	  /* USER: the block; else the library's own record */
-	uint64_t size;	  /* bytes at ref; 0: USER, and the block is not live any more */
+	uint32_t kind;    /* enum shale_root_kind; other numbers may come with later versions */
+	shale_ref ref;    /* USER: the block; else the library's own record */
+	uint64_t size;    /* bytes at ref; 0: USER, and the block is not live any more */
 };
 typedef void (*shale_root_callback)(const struct shale_root *root, void *context);
 

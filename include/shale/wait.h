@@ -24,8 +24,8 @@ extern "C" {
 #endif
 
 /* Deadlines are absolute CLOCK_MONOTONIC nanoseconds. Since 0.1. */
-#define SHALE_NO_DEADLINE UINT64_MAX /* wait for ever */
-#define SHALE_NO_WAIT	  UINT64_C(0) /* do not wait at all */
+#define SHALE_NO_DEADLINE UINT64_MAX  /* wait for ever */
+#define SHALE_NO_WAIT     UINT64_C(0) /* do not wait at all */
 
 /* 8-byte aligned, in a segment. Its members are private to the library. Since 0.1. */
 struct shale_event {

@@ -9,16 +9,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KIB(n) ((uint64_t)(n) << 10)
-#define MIB(n) ((uint64_t)(n) << 20)
-#define GIB(n) ((uint64_t)(n) << 30)
+#define KIB(n)              ((uint64_t)(n) << 10)
+#define MIB(n)              ((uint64_t)(n) << 20)
+#define GIB(n)              ((uint64_t)(n) << 30)
 
-#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
+#define ARRAY_SIZE(array)   (sizeof(array) / sizeof((array)[0]))
 
 #define likely(condition)   __builtin_expect(!!(condition), 1)
 #define unlikely(condition) __builtin_expect(!!(condition), 0)
 
-#define SHALE_COLD __attribute__((noinline, cold))
+#define SHALE_COLD          __attribute__((noinline, cold))
 
 static inline bool is_power_of_two(uint64_t value)
 {

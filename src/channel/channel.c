@@ -165,9 +165,12 @@ bool channel_is_shut_down(const struct shale_channel *channel)
 int channel_wait(struct shale_channel *channel, struct shale_event *event, uint32_t ticket,
 		 uint64_t deadline)
 {
-	uint64_t slice = os_clock_ns() + CHANNEL_SLICE_NS;
+	uint64_t now = os_clock_ns(), slice = now + CHANNEL_SLICE_NS;
 	int r;
 
+	/* before the wait: a peer that wakes all the time must not keep us beyond the deadline */
+	if (now >= deadline)
+		return -ETIMEDOUT;
 	if (deadline <= slice)
 		return shale_event_wait(event, ticket, deadline);
 	r = shale_event_wait(event, ticket, slice);

@@ -79,8 +79,9 @@ static inline unsigned char *ring_bytes(struct ring_shm *ring)
 }
 
 /*
- * Copies to and from the records of a ring, in words: a receiver reads while the owner may already
- * overwrite, and throws away what it has read if it then loses the CAS of head.
+ * Copies to and from the records of a ring: a receiver reads while the owner may already overwrite,
+ * and throws away what it has read if it then loses the CAS of head. Up to 64 bytes each word is
+ * loaded once, so a reference may be checked and used after the copy.
  */
 void ring_store(unsigned char *payload, const void *data, uint32_t size);
 void ring_load(void *buffer, const unsigned char *payload, uint32_t size);

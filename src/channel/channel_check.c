@@ -1,8 +1,11 @@
 /*
  * channel_check.c - the invariants C1 .. C6 of channel_layout.h, for every channel of a segment.
  *
- * Writes nothing to the segment. A finding that may be a transient state is reported only if the
- * ring's head and tail are the same after the look as before it.
+ * A finding that may be a transient state is reported only if the ring's head and tail are the
+ * same after the look as before it.
+ *
+ * Progress: walks as long as the rings are; each step moves on.
+ * Death:    writes nothing to the segment.
  */
 #include <errno.h>
 #include <stdlib.h>

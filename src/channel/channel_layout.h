@@ -51,6 +51,9 @@
  *   C4  [head, tail) is a run of well-formed records that ends at tail
  *   C5  a record by reference names a published block that is large enough, and no other does
  *   C6  the owner is 0 or a well-formed word, and no lane owns two rings of a channel
+ *
+ * Death: every transition is one store or one CAS; a hand-over of a block is named by an intent
+ *        first, which channel_settle_lane() settles. docs/design/channel.md lists what each leaves.
  */
 #ifndef SHALE_CHANNEL_CHANNEL_LAYOUT_H
 #define SHALE_CHANNEL_CHANNEL_LAYOUT_H

@@ -117,6 +117,7 @@ int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes)
 	if (segment->page_size > ARENA_SIZE)
 		return 0;
 	slab_release_empty(lane);
+	slab_release_orphans(lane);
 	have = free_arenas(segment);
 	for (uint64_t arena = view_arena_high(segment); arena-- > 0 && have > keep;) {
 		if (!looks_empty(segment, arena))

@@ -246,7 +246,7 @@ static bool lane_is_mine(struct shale_segment *view, uint32_t lane)
 	return view->peer != 0 && lane_word_active(word) && lane_word_peer(word) == view->peer;
 }
 
-static void count_blocks(const struct slab_view *s, struct shale_heap_stat *stat)
+static void count_blocks(const struct slab_view *s, struct shale_heap_figures *stat)
 {
 	const uint8_t *own = slab_own_facts(s->view, s->bin, s->slab);
 	bool mine = lane_is_mine(s->view, slab_word_lane(s->word));
@@ -265,7 +265,7 @@ static void count_blocks(const struct slab_view *s, struct shale_heap_stat *stat
 	}
 }
 
-static void count_span(const struct slab_view *s, struct shale_heap_stat *stat)
+static void count_span(const struct slab_view *s, struct shale_heap_figures *stat)
 {
 	stat->spans++;
 	stat->live_blocks++;
@@ -276,7 +276,7 @@ static void count_span(const struct slab_view *s, struct shale_heap_stat *stat)
 		stat->own_blocks += lane_is_mine(s->view, slab_word_lane(s->word));
 }
 
-static void count_slab(struct shale_segment *view, uint64_t slab, struct shale_heap_stat *stat)
+static void count_slab(struct shale_segment *view, uint64_t slab, struct shale_heap_figures *stat)
 {
 	struct slab_view s = slab_look(view, slab);
 
@@ -289,7 +289,7 @@ static void count_slab(struct shale_segment *view, uint64_t slab, struct shale_h
 		count_span(&s, stat);
 }
 
-int heap_stat_walk(struct shale_segment *view, struct shale_heap_stat *stat)
+int heap_stat_walk(struct shale_segment *view, struct shale_heap_figures *stat)
 {
 	for (uint64_t arena = 0, high = view_arena_high(view); arena < high; arena++) {
 		if (!arena_committed(view, arena))
@@ -305,7 +305,7 @@ int heap_stat_walk(struct shale_segment *view, struct shale_heap_stat *stat)
 	return 0;
 }
 
-void heap_fill_segment_stat(struct shale_segment *view, struct shale_segment_stat *stat)
+void heap_fill_segment_stat(struct shale_segment *view, struct shale_segment_figures *stat)
 {
 	uint64_t long_facts = 0;
 
@@ -318,9 +318,9 @@ void heap_fill_segment_stat(struct shale_segment *view, struct shale_segment_sta
 	stat->metadata_bytes += long_facts * LONG_FACTS_STRIDE;
 }
 
-int shale_heap_stat(struct shale_segment *segment, struct shale_heap_stat *ret_stat)
+int shale_heap_stat(struct shale_segment *segment, struct shale_heap_figures *ret_stat)
 {
-	struct shale_heap_stat stat = {.size = sizeof(stat)};
+	struct shale_heap_figures stat = {.size = sizeof(stat)};
 	int r;
 
 	if (ret_stat->size != sizeof(stat))

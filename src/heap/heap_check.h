@@ -10,7 +10,7 @@
 
 void heap_check(struct check_context *check);
 void roots_check(struct check_context *check);
-void heap_fill_segment_stat(struct shale_segment *view, struct shale_segment_stat *stat);
-int heap_stat_walk(struct shale_segment *view, struct shale_heap_stat *stat);
+void heap_fill_segment_stat(struct shale_segment *view, struct shale_segment_figures *stat);
+int heap_stat_walk(struct shale_segment *view, struct shale_heap_figures *stat);
 
 #endif

@@ -128,6 +128,7 @@ uint64_t arena_committed_bytes(struct shale_segment *view);
 /* -- slab.c -- */
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned bin, int *ret_error);
 void slab_release_empty(struct lane *lane);
+void slab_release_orphans(struct lane *lane);
 void slab_normalise(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 bool slab_is_empty(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 void slab_remember(struct lane *lane, unsigned bin, uint64_t slab);

@@ -168,6 +168,7 @@ static int span_commit(struct lane *lane, uint64_t count)
 static bool span_reclaim(struct lane *lane, uint64_t count, uint64_t step, uint64_t *ret_head)
 {
 	slab_release_empty(lane);
+	slab_release_orphans(lane);
 	return span_search(lane, count, step, ret_head);
 }
 

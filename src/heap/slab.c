@@ -239,6 +239,53 @@ static bool adopt_any(struct lane *lane, unsigned index)
 	return false;
 }
 
+/* Has the orphan no live block? A look: whoever adopts it collects and looks again. */
+static bool orphan_looks_empty(const struct shale_segment *view, uint64_t slab,
+			       const struct bin_info *bin)
+{
+	const uint8_t *own = slab_own_facts(view, bin, slab);
+
+	for (uint32_t i = 0; i < bin->count; i++)
+		/* the facts may move under us */
+		if (load_relaxed(own + i) != OWN_FREE &&
+		    load_relaxed(own + bin->facts_half + i) != SHARED_FREED)
+			return false;
+	return true;
+}
+
+static void release_orphan(struct lane *lane, uint64_t slab)
+{
+	struct shale_segment *view = lane->view;
+	uint64_t word =
+		load_acquire(slab_word(view, slab)); /* pairs: slab.word - then its facts. */
+	unsigned index = slab_word_bin(word);
+	struct heap_bin *bin;
+	uint32_t before;
+
+	if (slab_word_state(word) != SLAB_ORPHAN || index >= BIN_COUNT ||
+	    !orphan_looks_empty(view, slab, &bin_table[index]))
+		return;
+	/* pairs: slab.word - as in adopt(). */
+	if (!cas_acq_rel(slab_word(view, slab), &word,
+			 slab_word_next(word, slab_low(SLAB_OWNED, lane->index, index))))
+		return;
+	slab_normalise(view, slab, &bin_table[index]);
+	bin = &heap_lane(lane)->bins[index];
+	before = bin->owned_count;
+	slab_remember(lane, index, slab);
+	if (bin->owned_count > before)
+		(void)release_if_empty(lane, index, before);
+}
+
+/* Orphans whose last block somebody has freed go back to their arenas. */
+void slab_release_orphans(struct lane *lane)
+{
+	uint64_t slabs = (uint64_t)view_arena_high(lane->view) * SLABS_PER_ARENA;
+
+	for (uint64_t slab = 0; slab < slabs; slab++)
+		release_orphan(lane, slab);
+}
+
 /* -- taking ---------------------------------------------------------------------------------- */
 
 static bool take_new(struct lane *lane, unsigned index, bool commit, int *ret_error)
@@ -258,6 +305,7 @@ static bool take_new(struct lane *lane, unsigned index, bool commit, int *ret_er
 static bool take_last_resort(struct lane *lane, unsigned index, int *ret_error)
 {
 	slab_release_empty(lane);
+	slab_release_orphans(lane);
 	if (walk_owned(lane, index, UINT32_MAX) || take_new(lane, index, true, ret_error))
 		return true;
 	return *ret_error == -ENOMEM && recovery_run(lane->view) > 0 &&

@@ -78,7 +78,7 @@ uint64_t view_metadata_bytes(const struct shale_segment *view)
 
 bool view_budget_allows(struct shale_segment *view, uint64_t extra_bytes)
 {
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
 
 	if (view->budget_bytes >= view->file_size)
 		return true;

@@ -39,7 +39,7 @@ int recovery_run(struct shale_segment *view);
  * view_metadata_bytes() does not count) and metadata_bytes, sets arenas_committed. An arena on its
  * way to be committed counts. Defined in src/steps.c.
  */
-void segment_stat_fill(struct shale_segment *view, struct shale_segment_stat *stat);
+void segment_stat_fill(struct shale_segment *view, struct shale_segment_figures *stat);
 
 /* Is this peer slot that of a dead process? 1, 0 or -errno. */
 int peer_is_dead(struct shale_segment *view, uint32_t peer);

@@ -13,7 +13,7 @@
 #include "segment/lanes.h"
 #include "segment/recovery.h"
 
-static void stat_header(const struct shale_segment *view, struct shale_segment_stat *stat)
+static void stat_header(const struct shale_segment *view, struct shale_segment_figures *stat)
 {
 	const struct header_shm *h = &view->header;
 
@@ -30,7 +30,7 @@ static void stat_header(const struct shale_segment *view, struct shale_segment_s
 	stat->arenas = view->arena_count;
 }
 
-static void stat_peers(struct shale_segment *view, struct shale_segment_stat *stat)
+static void stat_peers(struct shale_segment *view, struct shale_segment_figures *stat)
 {
 	for (uint32_t peer = 1; peer < PEER_COUNT; peer++) {
 		/* relaxed: a count for people */
@@ -43,7 +43,8 @@ static void stat_peers(struct shale_segment *view, struct shale_segment_stat *st
 	}
 }
 
-static void stat_lanes_and_roots(const struct shale_segment *view, struct shale_segment_stat *stat)
+static void stat_lanes_and_roots(const struct shale_segment *view,
+				 struct shale_segment_figures *stat)
 {
 	const uint64_t *roots = view_at(view, view->roots_offset);
 	uint32_t high = view_lane_high(view);
@@ -55,9 +56,9 @@ static void stat_lanes_and_roots(const struct shale_segment *view, struct shale_
 		stat->roots += load_relaxed(&roots[root]) != 0;
 }
 
-int shale_segment_stat(struct shale_segment *segment, struct shale_segment_stat *ret_stat)
+int shale_segment_stat(struct shale_segment *segment, struct shale_segment_figures *ret_stat)
 {
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
 	int fd;
 
 	if (ret_stat->size != sizeof(stat))

@@ -297,20 +297,21 @@ TEST_F_TIMEOUT(tally, identifiers_longer_than_a_chunk_stay_whole, 120)
 
 static void expect_equal_on(struct tally_fixture *self, const char *pages)
 {
-	put_tree(self);
 	expect_equal(self, run_tally(self, "--pages", pages, self->tree, NULL), 9, 1);
 	expect_same_counts(self);
 }
 
 TEST_F_TIMEOUT(tally, small_pages_give_the_same, 120)
 {
+	put_tree(self);
 	expect_equal_on(self, "4k");
 	expect_equal_on(self, "thp");
 }
 
 TEST_F_TIMEOUT(tally, huge_pages_give_the_same, 120)
 {
-	hugepages_require_free(2 << 20, HUGEPAGES_ANY_NODE, 32);
+	hugepages_require_free(2 << 20, HUGEPAGES_ANY_NODE, 64);
+	put_tree(self);
 	expect_equal_on(self, "2m");
 	expect_equal_on(self, "auto");
 }
@@ -318,6 +319,7 @@ TEST_F_TIMEOUT(tally, huge_pages_give_the_same, 120)
 TEST_F_TIMEOUT(tally, without_huge_pages_it_runs_as_well, 120)
 {
 	hugepages_require_none(2 << 20);
+	put_tree(self);
 	expect_equal_on(self, "auto");
 }
 

@@ -10,7 +10,7 @@
 
 static void use(struct shale_segment *segment, void **blocks, unsigned count)
 {
-	struct shale_heap_stat stat = {.size = sizeof(stat)};
+	struct shale_heap_figures stat = {.size = sizeof(stat)};
 	unsigned char *base = shale_segment_base(segment);
 	shale_ref ref;
 

@@ -11,8 +11,12 @@
 #include <shale/segment.h>
 
 #include "harness.h"
+#include "hugepages.h"
 
-/* A segment of `capacity` bytes on 4 KiB pages (quick to make), or the pages asked for. */
+/*
+ * A segment of `capacity` bytes on the pages asked for; 2 MiB pages are reserved for it (in the
+ * test's own process), with a few more for the tables.
+ */
 static inline struct shale_segment *heap_segment(uint64_t capacity, enum shale_pages pages)
 {
 	char reason[160] = "";
@@ -24,7 +28,11 @@ static inline struct shale_segment *heap_segment(uint64_t capacity, enum shale_p
 		.reason_size = sizeof(reason),
 	};
 	struct shale_segment *segment = NULL;
-	int r = shale_segment_create(&options, &segment);
+	int r;
+
+	if (pages == SHALE_PAGES_2M)
+		hugepages_require_free(2u << 20, HUGEPAGES_ANY_NODE, (capacity >> 21) + 8);
+	r = shale_segment_create(&options, &segment);
 
 	if (r == -ENOMEM && (pages == SHALE_PAGES_2M || pages == SHALE_PAGES_1G))
 		SKIP("no huge pages: %s", reason);
@@ -32,9 +40,9 @@ static inline struct shale_segment *heap_segment(uint64_t capacity, enum shale_p
 	return segment;
 }
 
-static inline struct shale_heap_stat heap_counts(struct shale_segment *segment)
+static inline struct shale_heap_figures heap_counts(struct shale_segment *segment)
 {
-	struct shale_heap_stat stat = {.size = sizeof(stat)};
+	struct shale_heap_figures stat = {.size = sizeof(stat)};
 
 	ASSERT_OK(shale_heap_stat(segment, &stat));
 	return stat;

@@ -6,6 +6,7 @@
 
 #include "heaps.h"
 #include "peers.h"
+#include "segment/view.h"
 
 enum { READY = 1, GO = 2, DONE = 3 };
 enum { BLOCKS = 500 };
@@ -127,7 +128,7 @@ PEER_ROLE(doomed)
 TEST(heap_sharing, what_the_dead_published_lives_on_and_the_rest_is_freed)
 {
 	struct shale_segment *segment = heap_segment(64u << 20, SHALE_PAGES_4K);
-	struct shale_heap_stat stat;
+	struct shale_heap_figures stat;
 	struct peer peer;
 
 	start(&peer, "doomed", segment);
@@ -233,7 +234,7 @@ TEST(heap_sharing, a_forked_child_is_a_peer_of_its_own)
 {
 	struct shale_segment *segment = heap_segment(16u << 20, SHALE_PAGES_4K);
 	void *mine = shale_alloc(segment, 100);
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
 	struct peer peer;
 
 	ASSERT_OK(peer_fork(&peer, child_uses_heap, segment));
@@ -246,5 +247,27 @@ TEST(heap_sharing, a_forked_child_is_a_peer_of_its_own)
 	EXPECT_EQ(shale_recover(segment), 1);
 	EXPECT_EQ(heap_counts(segment).live_blocks, 1);
 	EXPECT_OK(shale_free(segment, mine));
+	EXPECT_OK(shale_segment_detach(segment));
+}
+
+TEST(heap_sharing, orphans_emptied_by_others_go_back_to_the_kernel)
+{
+	struct shale_segment *segment = heap_segment(64u << 20, SHALE_PAGES_4K);
+	unsigned char *base = shale_segment_base(segment);
+	struct peer peer;
+
+	start(&peer, "doomed", segment);
+	ASSERT_OK(peer_wait(&peer, READY, PEER_LIMIT_MS));
+	peer_kill(&peer);
+	ASSERT_EQ(shale_recover(segment), 1);
+	EXPECT_GT(heap_counts(segment).slabs_orphan, 0);
+	/* whoever holds the published blocks frees them, wherever they are */
+	for (uint64_t at = segment->heap_offset; at < segment->heap_offset + (16u << 20); at += 16)
+		(void)shale_free(segment, base + at);
+	EXPECT_EQ(heap_counts(segment).live_blocks, 0);
+	EXPECT_GT(shale_trim(segment, 0), 0);
+	EXPECT_EQ(heap_counts(segment).slabs_orphan, 0);
+	EXPECT_EQ(heap_counts(segment).committed_bytes, 0);
+	heap_expect_clean(segment);
 	EXPECT_OK(shale_segment_detach(segment));
 }

@@ -157,7 +157,7 @@ static void storm_start(struct storm *storm, struct peer *peer, const char *role
 /* Recovers until nobody dead is left: one may hold what another one has retired. */
 static void storm_recover(struct storm *storm)
 {
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
 
 	while (shale_recover(storm->segment) > 0)
 		;
@@ -173,7 +173,7 @@ static void storm_expect_exact(struct storm *storm)
 {
 	int fd = dup(shale_segment_fd(storm->segment));
 	struct shale_segment *view = NULL;
-	struct shale_heap_stat stat;
+	struct shale_heap_figures stat;
 
 	heap_expect_clean(storm->segment);
 	for (uint64_t key = 0; key <= KEYS; key++) {

@@ -98,6 +98,14 @@ TEST_TIMEOUT(channel_kill, send_inline, 120)
 	kill_everywhere(&scene, false, &every);
 }
 
+/* 36 records of 7 units leave 4 of the ring's 256: the next one comes behind a pad. */
+TEST_TIMEOUT(channel_kill, send_inline_behind_a_pad, 120)
+{
+	struct scene scene = {.size = 100, .warm = 35};
+
+	kill_everywhere(&scene, false, &some);
+}
+
 TEST_TIMEOUT(channel_kill, send_by_reference, 240)
 {
 	struct scene scene = {.size = 700};

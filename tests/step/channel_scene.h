@@ -34,6 +34,7 @@ struct table {
 struct scene {
 	size_t size;        /* of the messages in this case */
 	unsigned preloaded; /* messages that are there before the operation: ids 1 .. preloaded */
+	unsigned warm;      /* messages that the victim sends before (0: one) */
 	bool self_sent;     /* by the victim itself */
 	bool steal;         /* check() receives before it recovers */
 	bool cold;          /* the ring is not there before the operation */
@@ -46,7 +47,7 @@ struct scene {
 
 static inline uint64_t scene_live_bytes(struct scene *scene)
 {
-	struct shale_heap_stat stat = {.size = sizeof(stat)};
+	struct shale_heap_figures stat = {.size = sizeof(stat)};
 
 	ASSERT_OK(shale_heap_stat(scene->segment, &stat));
 	return stat.live_bytes;
@@ -176,7 +177,7 @@ static inline void victim_prepare_send(void *context)
 	struct scene *scene = context;
 
 	victim_prepare(scene);
-	if (!scene->cold) {
+	for (unsigned i = scene->cold ? 1 : 0; i < (scene->warm ? scene->warm : 1); i++) {
 		scene_send(scene, 0);
 		ASSERT_TRUE(scene_receive(scene));
 	}

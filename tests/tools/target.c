@@ -160,8 +160,8 @@ static void expect_number(const cJSON *document, const char *path, uint64_t expe
 
 static void expect_stat(const cJSON *document, struct shale_segment *segment)
 {
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
-	struct shale_heap_stat heap = {.size = sizeof(heap)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
+	struct shale_heap_figures heap = {.size = sizeof(heap)};
 
 	ASSERT_OK(shale_segment_stat(segment, &stat));
 	ASSERT_OK(shale_heap_stat(segment, &heap));
@@ -238,7 +238,7 @@ TEST_F(segment, stat_text_names_pages_peers_and_roots)
 /* Looking must not be seen: no slot taken, no byte of the segment changed. */
 TEST_F(segment, looking_changes_nothing)
 {
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
 	const char *base = shale_segment_base(self->segment);
 	const struct header_shm *header = (const void *)base;
 	size_t size = header->arena_table_offset;

@@ -10,6 +10,7 @@
 #include <shale/heap.h>
 #include <shale/segment.h>
 
+#include "channel/channel.h"
 #include "harness.h"
 
 FIXTURE(channel)
@@ -51,7 +52,7 @@ FIXTURE_TEARDOWN(channel)
 
 static uint64_t live_bytes(struct shale_segment *segment)
 {
-	struct shale_heap_stat stat = {.size = sizeof(stat)};
+	struct shale_heap_figures stat = {.size = sizeof(stat)};
 
 	ASSERT_OK(shale_heap_stat(segment, &stat));
 	return stat.live_bytes;
@@ -297,6 +298,68 @@ TEST_F(channel, options_and_arguments_are_checked)
 	EXPECT_OK(shale_channel_receive(self->channel, NULL, 0, &size, SHALE_NO_WAIT));
 	EXPECT_EQ(size, 0);
 	shale_channel_close(NULL);
+}
+
+TEST_F(channel, read_only_views_have_no_channels)
+{
+	struct shale_attach_options options = {.size = sizeof(options), .read_only = true};
+	struct shale_segment *view;
+	struct shale_channel *other;
+
+	ASSERT_OK(shale_segment_attach(shale_segment_fd(self->segment), &options, &view));
+	EXPECT_ERRNO(-EROFS, shale_channel_open(view, "c", NULL, &other));
+	ASSERT_OK(shale_channel_send(self->channel, "x", 1, SHALE_NO_WAIT));
+	EXPECT_EQ(shale_check(view, NULL, NULL), 0); /* looking is possible */
+	EXPECT_OK(shale_segment_detach(view));
+}
+
+TEST(channel, private_segments_have_channels_too)
+{
+	struct shale_segment_options options = {
+		.size = sizeof(options),
+		.capacity_bytes = 16u << 20,
+		.pages = SHALE_PAGES_PRIVATE,
+	};
+	struct shale_segment *segment;
+	struct shale_channel *channel;
+
+	ASSERT_OK(shale_segment_create(&options, &segment));
+	ASSERT_OK(shale_channel_open(segment, "c", NULL, &channel));
+	round_trip(channel, 100);
+	round_trip(channel, 100000);
+	shale_channel_close(channel);
+	EXPECT_OK(shale_segment_detach(segment));
+}
+
+struct waker {
+	struct shale_channel *channel;
+	uint32_t end;
+};
+
+static void *wake_always(void *argument)
+{
+	struct waker *waker = argument;
+
+	while (__atomic_load_n(&waker->end, __ATOMIC_RELAXED) == 0) {
+		(void)shale_event_prepare(&waker->channel->shm->data);
+		(void)shale_event_wake(&waker->channel->shm->data);
+	}
+	return NULL;
+}
+
+/* A peer that wakes all the time must not keep a waiter for ever: else the time limit strikes. */
+TEST_F(channel, needless_wakes_do_not_outlast_the_deadline)
+{
+	struct waker waker = {self->channel, 0};
+	unsigned char byte;
+	pthread_t thread;
+	size_t size;
+
+	ASSERT_EQ(pthread_create(&thread, NULL, wake_always, &waker), 0);
+	EXPECT_ERRNO(-ETIMEDOUT, shale_channel_receive(self->channel, &byte, 1, &size,
+						       shale_deadline_in(100000000)));
+	__atomic_store_n(&waker.end, 1u, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
 }
 
 TEST_F(channel, odd_capacities_are_rounded_up)

@@ -191,7 +191,7 @@ TEST_F(heap_blocks, slabs_of_one_size_serve_another_size_later)
 
 TEST_F(heap_blocks, trim_gives_empty_arenas_back)
 {
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
 	uint64_t before;
 	void *block = shale_alloc(self->segment, 20u << 20);
 

@@ -86,7 +86,7 @@ TEST(map_open, a_full_chain_answers_enospc)
 {
 	struct shale_segment *segment = small();
 	struct shale_map *map = map_named(segment, "one", 1);
-	struct shale_heap_stat full;
+	struct shale_heap_figures full;
 	uint64_t count = 0, value = 0;
 
 	while (put_u64(map, count, count) == 0)

@@ -23,7 +23,7 @@ TEST(segment_create, says_what_it_made)
 		.label = "a label that is much longer than the thirty-one bytes that are kept",
 		.pages = SHALE_PAGES_4K,
 	};
-	struct shale_segment_stat stat;
+	struct shale_segment_figures stat;
 	struct shale_segment *segment;
 	int seals;
 
@@ -55,7 +55,7 @@ TEST(segment_create, says_what_it_made)
 TEST(segment_create, default_is_sparse_64_gib)
 {
 	struct shale_segment *segment;
-	struct shale_segment_stat stat;
+	struct shale_segment_figures stat;
 
 	ASSERT_OK(shale_segment_create(NULL, &segment));
 	stat = segment_look(segment);
@@ -127,7 +127,7 @@ TEST(segment_create, options_of_another_version)
 TEST(segment_create, stat_of_another_size_is_refused)
 {
 	struct shale_segment *segment = segment_make(SHALE_PAGES_4K);
-	struct shale_segment_stat stat = {.size = sizeof(stat) - 8};
+	struct shale_segment_figures stat = {.size = sizeof(stat) - 8};
 
 	EXPECT_ERRNO(-EINVAL, shale_segment_stat(segment, &stat));
 	shale_segment_detach(segment);
@@ -195,7 +195,7 @@ TEST(segment_create, huge_pages_absent)
 {
 	struct shale_segment_options options = {
 		.size = sizeof(options), .capacity_bytes = TEST_CAPACITY, .pages = SHALE_PAGES_2M};
-	struct shale_segment_stat stat;
+	struct shale_segment_figures stat;
 	struct shale_segment *segment;
 
 	hugepages_require_none(2 << 20);
@@ -212,7 +212,7 @@ TEST(segment_create, huge_pages_present)
 {
 	struct shale_segment_options options = {.size = sizeof(options),
 						.capacity_bytes = TEST_CAPACITY};
-	struct shale_segment_stat stat;
+	struct shale_segment_figures stat;
 	struct shale_segment *segment, *other;
 	uint64_t free_before;
 	struct lane *lane;

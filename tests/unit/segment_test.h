@@ -40,9 +40,9 @@ static inline struct shale_segment *segment_join(int fd)
 	return segment;
 }
 
-static inline struct shale_segment_stat segment_look(struct shale_segment *segment)
+static inline struct shale_segment_figures segment_look(struct shale_segment *segment)
 {
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
 
 	ASSERT_OK(shale_segment_stat(segment, &stat));
 	return stat;
