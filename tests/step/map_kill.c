@@ -87,7 +87,7 @@ static bool bytes_are(struct scene *scene, uint64_t more)
 
 static void recover_all(struct scene *scene)
 {
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
 
 	EXPECT_GE(shale_recover(scene->segment), 1);
 	EXPECT_EQ(shale_recover(scene->segment), 0);
