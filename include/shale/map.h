@@ -61,6 +61,8 @@ SHALE_API int shale_map_insert(struct shale_map *map, const void *key, size_t ke
 /*
  * Copies the value of key to buffer, at most buffer_size bytes; *ret_value_size is its full size.
  * The copy is of one instant. buffer may be NULL if buffer_size is 0.
+ * -EAGAIN only for a view without a lane (read-only, or no lane left): about a million copies in a
+ * row were overtaken by writers.
  * 0 found; -ENOENT no such key; -EMSGSIZE found but larger than the buffer (its first bytes and its
  * size are given); -EUCLEAN damaged. Works on read-only views. Stores nothing to shared lines.
  * Threads and processes: safe, lock-free, linearizable. Since 0.1.

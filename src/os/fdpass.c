@@ -111,7 +111,7 @@ static int judge_message(ssize_t size, int flags, const struct received_fds *rec
 int os_receive_fd(int socket, void *buffer, size_t size, size_t *ret_size, int *ret_fd)
 {
 	union receive_control control;
-	struct received_fds received;
+	struct received_fds received = {0};
 	struct iovec part = {.iov_base = buffer, .iov_len = size};
 	struct msghdr header = {
 		.msg_iov = &part,

@@ -112,7 +112,7 @@ static int header_fill(struct header_shm *h, const struct shale_segment_options 
 {
 	int r;
 
-	memset(h, 0, sizeof(*h));
+	*h = (struct header_shm){0};
 	h->magic = SEGMENT_MAGIC;
 	h->format_version = SEGMENT_FORMAT_VERSION;
 	h->header_size = sizeof(*h);

@@ -160,8 +160,11 @@ void view_free(struct shale_segment *view)
 	 * The program may have closed our number and use it for something else. Asked twice, so that a
 	 * question the kernel could not answer once does not leave the descriptor open for ever.
 	 */
-	if (view_fd(view) >= 0 || view_fd(view) >= 0)
-		(void)os_fd_close(view->fd);
+	for (unsigned ask = 0; ask < 2; ask++)
+		if (view_fd(view) >= 0) {
+			(void)os_fd_close(view->fd);
+			break;
+		}
 	if (view->attachment)
 		(void)os_unmap(view->attachment, attachment_size());
 	free(view);
