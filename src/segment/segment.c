@@ -249,9 +249,10 @@ static int create_as(const struct shale_segment_options *options, const struct p
 	r = geometry_compute(options->capacity_bytes, pages_size(choice->pages), &geometry);
 	if (r == 0)
 		r = check_budget(options, &geometry, reason);
-	if (r == 0)
-		r = view_new(&view);
 	if (r < 0)
+		return r;
+	r = view_new(&view);
+	if (!view)
 		return r;
 	r = header_fill(&view->header, options, &geometry, choice);
 	if (r < 0) {
