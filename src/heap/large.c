@@ -68,11 +68,19 @@ static void unname(struct lane_shm *lane, uint64_t offset)
 
 int span_free(struct shale_segment *view, uint32_t lane_index, uint64_t slab, uint64_t word)
 {
-	uint64_t claim = slab_word_next(word, slab_low(SLAB_SPAN_CLAIM, lane_index, 0));
+	uint64_t low = slab_low(SLAB_SPAN_CLAIM, lane_index, 0);
+	uint64_t settled = slab_word_next(word, slab_low(SLAB_SPAN, 0, 0) | SLAB_PUBLISHED);
+	bool published = word & SLAB_PUBLISHED;
 
 	/* pairs: slab.word - one freer wins; a second free finds another word. */
-	if (!cas_acq_rel(slab_word(view, slab), &word, claim))
-		return -EALREADY;
+	if (!cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, low))) {
+		/* recovery of the dead lane in the word may have come between: the same span still */
+		if (!published || word != settled)
+			return -EALREADY;
+		/* pairs: slab.word - as above. */
+		if (!cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, low)))
+			return -EALREADY;
+	}
 	unname(view_lane(view, lane_index), slab_offset(view, slab));
 	order_for_death();
 	span_dismantle(view, slab);
