@@ -66,8 +66,8 @@ int heap_publish_block(struct shale_segment *view, struct lane *lane, uint64_t o
 		store_relaxed(place.own, (uint8_t)OWN_PUBLISHED);
 		return 1;
 	}
-	/* the owner looks at shared[] when it frees, once the hint is set */
-	store_relaxed(slab_remote_hint(view, place.slab), (uint8_t)1);
+	/* once set, the owner looks at shared[] when it frees a block that came back to it */
+	store_relaxed(slab_publish_hint(view, place.slab), (uint8_t)1);
 	/* pairs: slab.shared - read by the owner when it frees or collects. */
 	store_release(place.shared, (uint8_t)SHARED_PUBLISHED);
 	return 1;
