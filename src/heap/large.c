@@ -173,9 +173,10 @@ static int span_commit(struct lane *lane, uint64_t count)
 	return r;
 }
 
-static bool span_reclaim(struct lane *lane, uint64_t count, uint64_t step, uint64_t *ret_head)
+static bool span_reclaim(struct lane *lane, uint64_t count, uint64_t step, bool thorough,
+			 uint64_t *ret_head)
 {
-	slab_release_empty(lane);
+	slab_release_empty(lane, thorough);
 	return span_search(lane, count, step, ret_head);
 }
 
@@ -188,13 +189,16 @@ int span_alloc(struct lane *lane, uint64_t size, uint64_t alignment, uint64_t *r
 
 	if (size > lane->view->capacity_bytes)
 		return -ENOMEM;
-	if (!span_search(lane, count, step, &head) && !span_reclaim(lane, count, step, &head)) {
+	if (!span_search(lane, count, step, &head) &&
+	    !span_reclaim(lane, count, step, false, &head)) {
 		do {
 			r = span_commit(lane, count);
 			/* repeats only when others took slabs of what we committed */
 		} while (r == 0 && !span_search(lane, count, step, &head));
-		if (r == -ENOMEM && recovery_run(lane->view) > 0 &&
-		    span_search(lane, count, step, &head))
+		/* what was committed before the end may make a run with what was free already */
+		if (r == -ENOMEM &&
+		    (span_reclaim(lane, count, step, true, &head) ||
+		     (recovery_run(lane->view) > 0 && span_search(lane, count, step, &head))))
 			r = 0;
 	}
 	if (r == 0)

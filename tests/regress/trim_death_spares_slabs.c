@@ -50,7 +50,7 @@ TEST(trim_death_spares_slabs, and_returns_one_that_was_claimed_whole)
 
 	EXPECT_OK(shale_free(segment, shale_alloc(segment, 1000)));
 	ASSERT_OK(lane_enter(segment, &lane));
-	slab_release_empty(lane);
+	slab_release_empty(lane, true);
 	child = test_fork();
 	ASSERT_SYS(child);
 	if (child == 0) {
