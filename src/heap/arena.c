@@ -224,5 +224,10 @@ int arena_take_slab(struct lane *lane, const struct bin_info *bin, bool commit, 
 		if (r == 0)
 			r = arena_take(lane, bin, arena, ret_slab);
 	}
+	/* the last resort: the hint may have passed an arena in which a slab was just freed */
+	if (r == -ENOMEM && commit && load_relaxed(&view_hints(lane->view)->arena_free_hint) != 0) {
+		store_relaxed(&view_hints(lane->view)->arena_free_hint, 0u);
+		r = take_searching(lane, bin, ret_slab);
+	}
 	return r == -EAGAIN ? -ENOMEM : r;
 }

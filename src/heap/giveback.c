@@ -8,7 +8,8 @@
  *
  * Ordering: arena.state, slab.word.
  * Progress: bounded by the arenas; nobody waits for it.
- * Death:    RETURNING and CLAIMED name the lane: recovery punches again and sets them back.
+ * Death:    RETURNING and CLAIMED name the lane: recovery punches again if every word was claimed,
+ *           else leaves the arena to those who have slabs of it, and sets the words back.
  */
 #include <errno.h>
 
@@ -116,19 +117,18 @@ int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes)
 	/* a larger page holds several arenas, which are not empty together */
 	if (segment->page_size > ARENA_SIZE)
 		return 0;
-	slab_release_empty(lane);
-	slab_release_orphans(lane);
+	slab_release_empty(lane, true);
 	have = free_arenas(segment);
 	for (uint64_t arena = view_arena_high(segment); arena-- > 0 && have > keep;) {
 		if (!looks_empty(segment, arena))
 			continue;
 		r = arena_return(lane, arena);
 		if (r < 0)
-			return r;
+			break;
 		returned += r * (int64_t)ARENA_SIZE;
 		have -= (uint64_t)r;
 	}
 	/* statistics */
 	(void)fetch_add_relaxed(&view_hints(segment)->returned_bytes, (uint64_t)returned);
-	return returned;
+	return r < 0 && returned == 0 ? r : returned;
 }

@@ -181,7 +181,7 @@ int block_find(struct shale_segment *view, uint64_t offset, struct block_place *
 	return 0;
 }
 
-/* The owner frees a block of a slab in which somebody else has changed shared[] lately. */
+/* The owner frees a block of a slab in which somebody else has changed shared[]. */
 static SHALE_COLD int free_local_shared(const struct block_place *place)
 {
 	/* pairs: slab.shared - a freer's store is seen here or by a collect later. */
@@ -207,7 +207,8 @@ static inline int free_local(struct lane *lane, const struct block_place *place,
 	if (unlikely(load_relaxed(place->own) == OWN_FREE))
 		return -EALREADY;
 	/* a hint that comes too late belongs to a free that is itself a double free */
-	if (unlikely(load_relaxed(slab_remote_hint(view, place->slab)) != 0)) {
+	if (unlikely((load_relaxed(slab_remote_hint(view, place->slab)) |
+		      load_relaxed(slab_publish_hint(view, place->slab))) != 0)) {
 		int r = free_local_shared(place);
 
 		if (r < 0)

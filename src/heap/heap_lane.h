@@ -42,6 +42,7 @@ struct heap_bin {
 struct heap_lane {
 	uint64_t own_word;      /* state and lane bits that mark a slab as ours; 0: not set up */
 	uint64_t arena_current; /* where the last free slab was found */
+	uint32_t orphans_swept; /* value of the orphan hint when empty ones were last looked for */
 	struct heap_bin bins[BIN_COUNT];
 };
 
@@ -86,6 +87,15 @@ static inline uint8_t *slab_remote_hint(const struct shale_segment *view, uint64
 	return &slab_arena(view, slab)->remote_hint[slab % SLABS_PER_ARENA];
 }
 
+/*
+ * Set before a block is published by someone who does not own its slab, and never cleared while the
+ * slab is owned: unlike remote_hint, which a collect clears, it is not a hint that may be lost.
+ */
+static inline uint8_t *slab_publish_hint(const struct shale_segment *view, uint64_t slab)
+{
+	return &slab_arena(view, slab)->publish_hint[slab % SLABS_PER_ARENA];
+}
+
 static inline uint8_t *slab_local_hint(const struct shale_segment *view, uint64_t slab)
 {
 	return &slab_arena(view, slab)->local_hint[slab % SLABS_PER_ARENA];
@@ -127,8 +137,11 @@ uint64_t arena_committed_bytes(struct shale_segment *view);
 
 /* -- slab.c -- */
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned bin, int *ret_error);
-void slab_release_empty(struct lane *lane);
-void slab_release_orphans(struct lane *lane);
+/*
+ * Gives the lane's empty slabs back, and every orphan in which nothing lives any more. Hints say
+ * which may be so; thorough: they are not asked, and every slab is looked into.
+ */
+void slab_release_empty(struct lane *lane, bool thorough);
 void slab_normalise(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 bool slab_is_empty(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 void slab_remember(struct lane *lane, unsigned bin, uint64_t slab);
@@ -136,7 +149,10 @@ void slab_orphans_changed(struct shale_segment *view);
 
 /* -- slab_remote.c -- */
 int block_free_remote(struct shale_segment *view, const struct block_place *place);
-void slab_collect(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
+/* True if any block was taken back. */
+bool slab_collect(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
+/* The same whatever the hint says: what a lost one hides is found. */
+bool slab_collect_all(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 
 /* -- large.c -- */
 int span_alloc(struct lane *lane, uint64_t size, uint64_t alignment, uint64_t *ret_offset);

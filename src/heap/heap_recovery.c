@@ -8,7 +8,8 @@
  *   span SPAN_CLAIM(lane)       building it or taking it apart         FREE, with its bodies
  *   span SPAN(lane)             unpublished: freed; published: stays   FREE, or SPAN(no lane)
  *   arena COMMITTING(lane)      may be committed or not                NONE (committing again is fine)
- *   arena RETURNING(lane)       may be punched or not                  NONE
+ *   arena RETURNING(lane)       all words CLAIMED(lane): punched?      NONE, punched again
+ *                               else somebody has a slab of it         COMMITTED
  *
  * Runs in one process at a time per peer (recovery.h), on facts whose owner is dead; remote freers
  * may be at work in shared[] meanwhile. Every step may be cut off and repeated.
@@ -160,28 +161,47 @@ static void settle_word(struct shale_segment *view, uint32_t lane, uint64_t slab
 	}
 }
 
-static void settle_arena(struct shale_segment *view, uint32_t lane, uint64_t arena)
+/* Only then may the dead lane have begun to punch: arena_return() claims every word first. */
+static bool arena_claimed_whole(const struct arena_shm *arena, uint32_t lane)
 {
-	uint64_t *state = &heap_arena(view, arena)->state;
-	uint64_t word = load_acquire(state); /* pairs: arena.state - what the dead lane was doing */
+	for (unsigned i = 0; i < SLABS_PER_ARENA; i++) {
+		/* pairs: slab.word - whoever holds the slab has it from before the arena's state. */
+		uint64_t word = load_acquire(&arena->word[i]);
+
+		if (slab_word_state(word) != SLAB_CLAIMED || slab_word_lane(word) != lane)
+			return false;
+	}
+	return true;
+}
+
+static void settle_arena(struct shale_segment *view, uint32_t lane, uint64_t number)
+{
+	struct arena_shm *arena = heap_arena(view, number);
+	uint64_t word = load_acquire(&arena->state); /* pairs: arena.state - what it was doing */
 	uint64_t kind = word & SLAB_STATE_MASK;
+	enum arena_state after = ARENA_NONE;
 
 	if ((kind != ARENA_COMMITTING && kind != ARENA_RETURNING) || slab_word_lane(word) != lane)
 		return;
-	/* nobody takes slabs of it: what is left of the commit, or was not punched yet, goes */
-	(void)arena_decommit(view, arena);
-	(void)cas_acq_rel(state, &word, slab_word_next(word, ARENA_NONE));
+	if (kind == ARENA_RETURNING && !arena_claimed_whole(arena, lane))
+		/* somebody was faster and has a slab of it: the arena stays as it was */
+		after = ARENA_COMMITTED;
+	else
+		/* nobody has slabs of it: what is left of the commit, or was not punched yet, goes */
+		(void)arena_decommit(view, number);
+	/* pairs: arena.state - before the words become free: nobody takes a slab of a hole. */
+	(void)cas_seq_cst(&arena->state, &word, slab_word_next(word, (uint64_t)after));
 }
 
 int heap_settle_slabs(struct shale_segment *view, uint32_t lane)
 {
 	uint64_t high = view_arena_high(view);
 
-	for (uint64_t slab = 0; slab < high * SLABS_PER_ARENA; slab++)
-		settle_word(view, lane, slab);
-	/* after the words: an arena being returned has only words CLAIMED by the lane */
+	/* before the words, which tell how far the dead lane came with returning an arena */
 	for (uint64_t arena = 0; arena < high; arena++)
 		settle_arena(view, lane, arena);
+	for (uint64_t slab = 0; slab < high * SLABS_PER_ARENA; slab++)
+		settle_word(view, lane, slab);
 	return 0;
 }
 

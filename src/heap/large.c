@@ -68,11 +68,19 @@ static void unname(struct lane_shm *lane, uint64_t offset)
 
 int span_free(struct shale_segment *view, uint32_t lane_index, uint64_t slab, uint64_t word)
 {
-	uint64_t claim = slab_word_next(word, slab_low(SLAB_SPAN_CLAIM, lane_index, 0));
+	uint64_t low = slab_low(SLAB_SPAN_CLAIM, lane_index, 0);
+	uint64_t settled = slab_word_next(word, slab_low(SLAB_SPAN, 0, 0) | SLAB_PUBLISHED);
+	bool published = word & SLAB_PUBLISHED;
 
 	/* pairs: slab.word - one freer wins; a second free finds another word. */
-	if (!cas_acq_rel(slab_word(view, slab), &word, claim))
-		return -EALREADY;
+	if (!cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, low))) {
+		/* recovery of the dead lane in the word may have come between: the same span still */
+		if (!published || word != settled)
+			return -EALREADY;
+		/* pairs: slab.word - as above. */
+		if (!cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, low)))
+			return -EALREADY;
+	}
 	unname(view_lane(view, lane_index), slab_offset(view, slab));
 	order_for_death();
 	span_dismantle(view, slab);
@@ -165,10 +173,10 @@ static int span_commit(struct lane *lane, uint64_t count)
 	return r;
 }
 
-static bool span_reclaim(struct lane *lane, uint64_t count, uint64_t step, uint64_t *ret_head)
+static bool span_reclaim(struct lane *lane, uint64_t count, uint64_t step, bool thorough,
+			 uint64_t *ret_head)
 {
-	slab_release_empty(lane);
-	slab_release_orphans(lane);
+	slab_release_empty(lane, thorough);
 	return span_search(lane, count, step, ret_head);
 }
 
@@ -181,13 +189,16 @@ int span_alloc(struct lane *lane, uint64_t size, uint64_t alignment, uint64_t *r
 
 	if (size > lane->view->capacity_bytes)
 		return -ENOMEM;
-	if (!span_search(lane, count, step, &head) && !span_reclaim(lane, count, step, &head)) {
+	if (!span_search(lane, count, step, &head) &&
+	    !span_reclaim(lane, count, step, false, &head)) {
 		do {
 			r = span_commit(lane, count);
 			/* repeats only when others took slabs of what we committed */
 		} while (r == 0 && !span_search(lane, count, step, &head));
-		if (r == -ENOMEM && recovery_run(lane->view) > 0 &&
-		    span_search(lane, count, step, &head))
+		/* what was committed before the end may make a run with what was free already */
+		if (r == -ENOMEM &&
+		    (span_reclaim(lane, count, step, true, &head) ||
+		     (recovery_run(lane->view) > 0 && span_search(lane, count, step, &head))))
 			r = 0;
 	}
 	if (r == 0)

@@ -66,8 +66,8 @@ int heap_publish_block(struct shale_segment *view, struct lane *lane, uint64_t o
 		store_relaxed(place.own, (uint8_t)OWN_PUBLISHED);
 		return 1;
 	}
-	/* the owner looks at shared[] when it frees, once the hint is set */
-	store_relaxed(slab_remote_hint(view, place.slab), (uint8_t)1);
+	/* once set, the owner looks at shared[] when it frees a block that came back to it */
+	store_relaxed(slab_publish_hint(view, place.slab), (uint8_t)1);
 	/* pairs: slab.shared - read by the owner when it frees or collects. */
 	store_release(place.shared, (uint8_t)SHARED_PUBLISHED);
 	return 1;
@@ -91,16 +91,6 @@ static void unpublish_block(struct shale_segment *view, struct lane *lane, uint6
 		/* pairs: slab.shared - we hold the block. */
 		store_release(place.shared, (uint8_t)SHARED_NONE);
 	}
-}
-
-int shale_publish(struct shale_segment *segment, void *ptr)
-{
-	struct lane *lane;
-	int r = lane_enter(segment, &lane);
-
-	if (r == 0)
-		r = heap_publish_block(segment, lane, view_offset_of(segment, ptr));
-	return r == -EALREADY ? -EINVAL : r < 0 ? r : 0;
 }
 
 /* -- placing ----------------------------------------------------------------------------------- */
@@ -184,10 +174,12 @@ static bool intent_is_about(const struct intent_shm *intent, enum intent_kind ki
 	*ret_word = load_acquire(&intent->word);
 	return intent_word_kind(*ret_word) == (unsigned)kind &&
 	       load_relaxed(&intent->block[0]) == offset &&
-	       load_relaxed(&intent->argument[0]) == place;
+	       (place == 0 || load_relaxed(&intent->argument[0]) == place);
 }
 
-/* Publishers of this ref at this place have succeeded: so tell whoever recovers them. */
+/*
+ * Publishers of this ref at this place (0: at any) have succeeded: so tell whoever recovers them.
+ */
 static void settle_publishers(struct shale_segment *view, uint64_t offset, uint64_t place)
 {
 	uint64_t word;
@@ -200,6 +192,24 @@ static void settle_publishers(struct shale_segment *view, uint64_t offset, uint6
 			(void)cas_acq_rel(&intent->word, &word, word | PUBLISH_DONE);
 	}
 }
+
+/* -- keeping what was placed --------------------------------------------------------------------- */
+
+int shale_publish(struct shale_segment *segment, void *ptr)
+{
+	uint64_t offset = view_offset_of(segment, ptr);
+	struct lane *lane;
+	int r = lane_enter(segment, &lane);
+
+	if (r == 0)
+		r = heap_publish_block(segment, lane, offset);
+	/* who placed it may still be in publish_at: its death must not free what we keep */
+	if (r == 0)
+		settle_publishers(segment, offset, 0);
+	return r == -EALREADY ? -EINVAL : r < 0 ? r : 0;
+}
+
+/* -- taking a ref out --------------------------------------------------------------------------- */
 
 bool publish_is_being_taken(struct shale_segment *view, uint64_t offset, uint64_t place)
 {

@@ -76,7 +76,7 @@ static bool scan_slab(struct lane *lane, unsigned index, uint64_t slab)
 
 	/* only this lane writes the hint; it is cleared before the scan that makes it true */
 	store_relaxed(hint, (uint8_t)0);
-	slab_collect(lane->view, slab, &bin_table[index]);
+	(void)slab_collect(lane->view, slab, &bin_table[index]);
 	bin->slab = slab;
 	bin->scan_next = 0;
 	bin->has_slab = true;
@@ -168,18 +168,25 @@ static void caches_without_slab(const struct shale_segment *view, struct heap_bi
 		bin->has_slab = false;
 }
 
-static bool release_if_empty(struct lane *lane, unsigned index, uint32_t position)
+static bool release_if_empty(struct lane *lane, unsigned index, uint32_t position, bool thorough)
 {
 	struct shale_segment *view = lane->view;
 	struct heap_bin *bin = &heap_lane(lane)->bins[index];
 	uint64_t slab = bin->owned[position];
 	uint64_t word;
 
-	slab_collect(view, slab, &bin_table[index]);
+	/* the list is a memory aid: no slab goes that is not ours */
+	if ((load_relaxed(slab_word(view, slab)) & SLAB_OWNER_MASK) != heap_lane(lane)->own_word)
+		return false;
+	/* what a walk would have found by the hint that this clears, it finds by our own */
+	if (thorough ? slab_collect_all(view, slab, &bin_table[index])
+		     : slab_collect(view, slab, &bin_table[index]))
+		store_relaxed(slab_local_hint(view, slab), (uint8_t)1);
 	if (!slab_is_empty(view, slab, &bin_table[index]))
 		return false;
 	caches_without_slab(view, bin, slab);
 	slab_normalise(view, slab, &bin_table[index]);
+	store_relaxed(slab_publish_hint(view, slab), (uint8_t)0); /* no block is held: ours */
 	/* nobody but the owner changes the word of an OWNED slab */
 	word = load_relaxed(slab_word(view, slab));
 	slab_forget(bin, position);
@@ -187,14 +194,6 @@ static bool release_if_empty(struct lane *lane, unsigned index, uint32_t positio
 	(void)cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, SLAB_FREE));
 	arena_note_free(view, slab);
 	return true;
-}
-
-/* Gives every empty slab of the lane back to its arena. */
-void slab_release_empty(struct lane *lane)
-{
-	for (unsigned index = 0; index < BIN_COUNT; index++)
-		for (uint32_t i = heap_lane(lane)->bins[index].owned_count; i-- > 0;)
-			(void)release_if_empty(lane, index, i);
 }
 
 /* -- orphans --------------------------------------------------------------------------------- */
@@ -205,7 +204,7 @@ void slab_orphans_changed(struct shale_segment *view)
 	(void)fetch_add_relaxed(&view_hints(view)->orphan_hint, 1u);
 }
 
-static bool adopt(struct lane *lane, unsigned index, uint64_t slab, uint64_t word)
+static bool take_orphan(struct lane *lane, unsigned index, uint64_t slab, uint64_t word)
 {
 	struct shale_segment *view = lane->view;
 	uint64_t owned = slab_word_next(word, slab_low(SLAB_OWNED, lane->index, index));
@@ -215,7 +214,54 @@ static bool adopt(struct lane *lane, unsigned index, uint64_t slab, uint64_t wor
 		return false;
 	slab_normalise(view, slab, &bin_table[index]);
 	slab_remember(lane, index, slab);
-	return scan_slab(lane, index, slab);
+	return true;
+}
+
+/* Does nothing live in the orphan? A look: blocks of it may be freed, but none comes to life. */
+static bool orphan_looks_dead(struct shale_segment *view, uint64_t slab, uint64_t word)
+{
+	const struct bin_info *bin = &bin_table[slab_word_bin(word)];
+	const uint8_t *own;
+
+	if (bin->size == 0)
+		return false;
+	own = slab_own_facts(view, bin, slab);
+	for (uint32_t i = 0; i < bin->count; i++)
+		/* relaxed: whoever adopts the slab looks again */
+		if (load_relaxed(own + i) != OWN_FREE &&
+		    load_relaxed(own + bin->facts_half + i) != SHARED_FREED)
+			return false;
+	return true;
+}
+
+/* An orphan is adopted by who allocates in its bin, which may be nobody: the empty ones go. */
+static void adopt_dead_orphans(struct lane *lane, bool thorough)
+{
+	struct shale_segment *view = lane->view;
+	uint32_t hint = load_relaxed(&view_hints(view)->orphan_hint); /* a hint */
+	uint64_t slabs = (uint64_t)view_arena_high(view) * SLABS_PER_ARENA;
+
+	if (!thorough && hint == heap_lane(lane)->orphans_swept)
+		return;
+	for (uint64_t slab = 0; slab < slabs; slab++) {
+		/* pairs: slab.word - the facts that its last owner left. */
+		uint64_t word = load_acquire(slab_word(view, slab));
+		unsigned index = slab_word_bin(word);
+
+		if (slab_word_state(word) == SLAB_ORPHAN && orphan_looks_dead(view, slab, word) &&
+		    take_orphan(lane, index, slab, word))
+			/* found by a walk if a name keeps it from being released */
+			store_relaxed(slab_local_hint(view, slab), (uint8_t)1);
+	}
+	heap_lane(lane)->orphans_swept = hint;
+}
+
+void slab_release_empty(struct lane *lane, bool thorough)
+{
+	adopt_dead_orphans(lane, thorough);
+	for (unsigned index = 0; index < BIN_COUNT; index++)
+		for (uint32_t i = heap_lane(lane)->bins[index].owned_count; i-- > 0;)
+			(void)release_if_empty(lane, index, i, thorough);
 }
 
 /* Looks for an orphan of the bin, unless none has appeared since the last look in vain. */
@@ -232,58 +278,11 @@ static bool adopt_any(struct lane *lane, unsigned index)
 		uint64_t word = load_relaxed(slab_word(view, slab)); /* the CAS decides */
 
 		if (slab_word_state(word) == SLAB_ORPHAN && slab_word_bin(word) == index &&
-		    adopt(lane, index, slab, word))
+		    take_orphan(lane, index, slab, word) && scan_slab(lane, index, slab))
 			return true;
 	}
 	bin->orphans_seen = hint;
 	return false;
-}
-
-/* Has the orphan no live block? A look: whoever adopts it collects and looks again. */
-static bool orphan_looks_empty(const struct shale_segment *view, uint64_t slab,
-			       const struct bin_info *bin)
-{
-	const uint8_t *own = slab_own_facts(view, bin, slab);
-
-	for (uint32_t i = 0; i < bin->count; i++)
-		/* the facts may move under us */
-		if (load_relaxed(own + i) != OWN_FREE &&
-		    load_relaxed(own + bin->facts_half + i) != SHARED_FREED)
-			return false;
-	return true;
-}
-
-static void release_orphan(struct lane *lane, uint64_t slab)
-{
-	struct shale_segment *view = lane->view;
-	uint64_t word =
-		load_acquire(slab_word(view, slab)); /* pairs: slab.word - then its facts. */
-	unsigned index = slab_word_bin(word);
-	struct heap_bin *bin;
-	uint32_t before;
-
-	if (slab_word_state(word) != SLAB_ORPHAN || index >= BIN_COUNT ||
-	    !orphan_looks_empty(view, slab, &bin_table[index]))
-		return;
-	/* pairs: slab.word - as in adopt(). */
-	if (!cas_acq_rel(slab_word(view, slab), &word,
-			 slab_word_next(word, slab_low(SLAB_OWNED, lane->index, index))))
-		return;
-	slab_normalise(view, slab, &bin_table[index]);
-	bin = &heap_lane(lane)->bins[index];
-	before = bin->owned_count;
-	slab_remember(lane, index, slab);
-	if (bin->owned_count > before)
-		(void)release_if_empty(lane, index, before);
-}
-
-/* Orphans whose last block somebody has freed go back to their arenas. */
-void slab_release_orphans(struct lane *lane)
-{
-	uint64_t slabs = (uint64_t)view_arena_high(lane->view) * SLABS_PER_ARENA;
-
-	for (uint64_t slab = 0; slab < slabs; slab++)
-		release_orphan(lane, slab);
 }
 
 /* -- taking ---------------------------------------------------------------------------------- */
@@ -301,15 +300,23 @@ static bool take_new(struct lane *lane, unsigned index, bool commit, int *ret_er
 	return scan_slab(lane, index, slab);
 }
 
+/* The kernel has no more: what lost hints hide, and what the dead hold. */
+static bool take_hidden(struct lane *lane, unsigned index, int *ret_error)
+{
+	slab_release_empty(lane, true);
+	if (walk_owned(lane, index, UINT32_MAX) || take_new(lane, index, true, ret_error))
+		return true;
+	return recovery_run(lane->view) > 0 &&
+	       (adopt_any(lane, index) || take_new(lane, index, true, ret_error));
+}
+
 /* No slab is free in the committed arenas: look harder before asking the kernel. */
 static bool take_last_resort(struct lane *lane, unsigned index, int *ret_error)
 {
-	slab_release_empty(lane);
-	slab_release_orphans(lane);
+	slab_release_empty(lane, false);
 	if (walk_owned(lane, index, UINT32_MAX) || take_new(lane, index, true, ret_error))
 		return true;
-	return *ret_error == -ENOMEM && recovery_run(lane->view) > 0 &&
-	       (adopt_any(lane, index) || take_new(lane, index, true, ret_error));
+	return *ret_error == -ENOMEM && take_hidden(lane, index, ret_error);
 }
 
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned index, int *ret_error)

@@ -4,7 +4,7 @@
  * arena_shm (1 KiB in the arena table):
  *
  *   +--------------+-----------------+------------------+----------------+----------------+
- *   | state, masks | remote_hint[32] | word[32]         | span_slabs[32] | local_hint[32] | ...
+ *   | state, masks | hints of others | word[32]         | span_slabs[32] | local_hint[32] | ...
  *   | line 0       | line 1 (freers) | lines 2..5       | lines 6..7     | line 8 (owner) |
  *   +--------------+-----------------+------------------+----------------+----------------+
  *
@@ -71,7 +71,8 @@ struct arena_shm {
 	uint32_t free_hint;      /* reserved for ranking */
 	uint64_t reserved0[6];
 	uint8_t remote_hint[SLABS_PER_ARENA]; /* someone else changed shared[] since last looked */
-	uint64_t reserved1[4];
+	uint8_t publish_hint
+		[SLABS_PER_ARENA]; /* someone else published here; until the slab is free */
 	uint64_t word[SLABS_PER_ARENA];
 	uint32_t span_slabs[SLABS_PER_ARENA]; /* of a span whose head is here */
 	uint8_t local_hint[SLABS_PER_ARENA];  /* the owner freed a block since it last scanned */

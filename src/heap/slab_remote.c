@@ -11,7 +11,8 @@
  *
  * pairs: slab.shared - the freer's last accesses to the block end before the owner reuses it.
  *
- * The hint may be lost without harm: the block is found when the slab is next collected. A block
+ * The hint may be lost without harm: before memory runs out and in a trim the owner collects its
+ * slabs whatever their hints say. A block
  * that some lane's intent or retired list names is left alone, so that recovery of that lane can
  * still tell from the facts whether the free has happened (rule N of docs/design/death.md).
  *
@@ -121,7 +122,7 @@ static bool freed_gather(const struct bin_info *bin, const uint8_t *shared, uint
 }
 
 /* The names are read after the facts: a free that comes later is not looked at in this round. */
-static void collect_freed(struct shale_segment *view, uint64_t slab, const struct bin_info *bin,
+static bool collect_freed(struct shale_segment *view, uint64_t slab, const struct bin_info *bin,
 			  const uint64_t *freed)
 {
 	uint8_t *own = slab_own_facts(view, bin, slab);
@@ -130,6 +131,7 @@ static void collect_freed(struct shale_segment *view, uint64_t slab, const struc
 	uint64_t names[NAMES_MAX];
 	uint32_t count;
 	bool whole = names_gather(view, first, first + SLAB_SIZE, names, &count);
+	bool any = false;
 
 	for (uint32_t i = 0; i < bin->count; i++) {
 		if (!(freed[i / 64] >> (i % 64) & 1))
@@ -142,18 +144,23 @@ static void collect_freed(struct shale_segment *view, uint64_t slab, const struc
 		store_relaxed(own + i, (uint8_t)OWN_FREE); /* the owner's fact first */
 		order_for_death();
 		store_relaxed(shared + i, (uint8_t)SHARED_NONE); /* nobody holds it now */
+		any = true;
 	}
+	return any;
 }
 
-void slab_collect(struct shale_segment *view, uint64_t slab, const struct bin_info *bin)
+bool slab_collect_all(struct shale_segment *view, uint64_t slab, const struct bin_info *bin)
 {
 	uint8_t *shared = slab_own_facts(view, bin, slab) + bin->facts_half;
 	uint64_t freed[LONG_FACTS_BLOCKS / 64] = {0};
 
-	/* a hint; the exchange keeps a freer's later store from being overwritten */
-	if (load_relaxed(slab_remote_hint(view, slab)) == 0)
-		return;
+	/* the exchange keeps a freer's later store from being overwritten */
 	(void)exchange_acq_rel(slab_remote_hint(view, slab), (uint8_t)0);
-	if (freed_gather(bin, shared, freed))
-		collect_freed(view, slab, bin, freed);
+	return freed_gather(bin, shared, freed) && collect_freed(view, slab, bin, freed);
+}
+
+bool slab_collect(struct shale_segment *view, uint64_t slab, const struct bin_info *bin)
+{
+	/* a hint: slab_collect_all() finds what a lost one hides */
+	return load_relaxed(slab_remote_hint(view, slab)) != 0 && slab_collect_all(view, slab, bin);
 }

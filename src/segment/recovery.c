@@ -92,15 +92,22 @@ int recovery_settle_peer(struct shale_segment *view, uint32_t peer)
 static int recover_locked(struct shale_segment *view, uint32_t peer)
 {
 	struct peer_shm *slot = view_peer(view, peer);
-	uint64_t word, dead;
+	uint64_t word, before, dead;
 	int r;
 
+	/* pairs: peer.word - read before the lock is probed, so that the answer is about it. */
+	before = load_acquire(&slot->word);
 	r = peer_is_dead(view, peer);
 	if (r <= 0)
 		return r;
 	/* pairs: peer.word - what the dead peer stored comes before what we do about it. */
 	word = load_acquire(&slot->word);
-	if ((word & PEER_STATE_MASK) == PEER_FREE)
+	/*
+	 * The lock that was found free may have been that of a peer which was just leaving, and the
+	 * slot somebody else's by now: only a claim moves the generation on.
+	 */
+	if ((word & PEER_STATE_MASK) == PEER_FREE ||
+	    word / PEER_GENERATION != before / PEER_GENERATION)
 		return 0;
 	dead = (word & ~PEER_STATE_MASK) | PEER_DEAD;
 	/* pairs: peer.word - from here on the slot is not ACTIVE for anybody. */
