@@ -97,7 +97,7 @@ int fcntl(int fd, int command, ...)
 TEST(recovery_meets_newcomer, and_leaves_it_alone)
 {
 	struct shale_segment *segment = heap_segment(8u << 20, SHALE_PAGES_4K);
-	struct shale_segment_stat stat = {.size = sizeof(stat)};
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
 
 	for (unsigned i = 0; i < 3; i++)
 		guest_start(segment, &guests[i]);
