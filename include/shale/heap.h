@@ -24,6 +24,8 @@ extern "C" {
  *   ENOMEM  no room: capacity, budget, huge page pool, a memory limit, or all 4095 lanes in use
  *   EROFS   the view is read-only; EUCLEAN the segment is damaged
  *   EUSERS  in a forked child: all peer slots are taken
+ *   EBADF   the program has closed the view's descriptor, and more memory would have to be committed
+ *   EMFILE  in a forked child: no descriptor for its liveness lock
  * Threads and processes: safe, lock-free. Since 0.1.
  */
 SHALE_API void *shale_alloc(struct shale_segment *segment, size_t size);
@@ -68,7 +70,8 @@ SHALE_API shale_ref shale_ref_of(const struct shale_segment *segment, const void
 SHALE_API void *shale_ptr(const struct shale_segment *segment, shale_ref ref, size_t size);
 
 /*
- * Publishes a block: from now on it outlives this peer. Idempotent.
+ * Publishes a block: from now on it outlives its allocator. Idempotent. Called by a peer that holds
+ * the block; while it is not published, the block still goes with the process that allocated it.
  * -EINVAL not a live block; -EROFS. Threads and processes: safe. Since 0.1.
  */
 SHALE_API int shale_publish(struct shale_segment *segment, void *ptr);

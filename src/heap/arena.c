@@ -115,16 +115,50 @@ int arena_commit_any(struct lane *lane, uint64_t from, uint64_t *ret_arena)
 
 /* -- taking a slab ----------------------------------------------------------------------------- */
 
-/* The long facts of a slab are committed when a slab of small blocks first needs them. */
+/* Committed bytes of the long facts: whole pages, each counted once. */
+uint64_t arena_long_facts_bytes(struct shale_segment *view)
+{
+	uint64_t bytes = 0, last_page = UINT64_MAX;
+
+	for (uint64_t arena = 0, high = view_arena_high(view); arena < high; arena++) {
+		/* pairs: arena.long_facts - a count. */
+		uint32_t bits = load_acquire(&heap_arena(view, arena)->long_committed);
+		uint64_t page =
+			(view->long_facts_offset + arena * LONG_FACTS_ARENA) / view->page_size;
+
+		if (view->page_size <= LONG_FACTS_STRIDE) {
+			bytes += (unsigned)__builtin_popcount(bits) * (uint64_t)LONG_FACTS_STRIDE;
+		} else if (bits != 0 && page != last_page) {
+			bytes += view->page_size;
+			last_page = page;
+		}
+	}
+	return bytes;
+}
+
+/* What committing the long facts of one more slab may add. */
+static uint64_t long_facts_step(const struct shale_segment *view)
+{
+	return view->page_size > LONG_FACTS_STRIDE ? view->page_size : LONG_FACTS_STRIDE;
+}
+
+/*
+ * The long facts of a slab are committed when a slab of small blocks first needs them. On large pages
+ * the budget is asked for a whole page even if a neighbour has it already: refusing early is allowed.
+ */
 static int commit_long_facts(struct shale_segment *view, uint64_t slab)
 {
 	struct arena_shm *arena = slab_arena(view, slab);
+	uint32_t bits =
+		load_relaxed(&arena->long_committed); /* set after the commit, never cleared */
 	uint32_t bit = UINT32_C(1) << (slab % SLABS_PER_ARENA);
 	int r;
 
-	/* set only after the commit, never cleared */
-	if (load_relaxed(&arena->long_committed) & bit)
+	if (bits & bit)
 		return 0;
+	if ((bits == 0 || view->page_size <= LONG_FACTS_STRIDE) &&
+	    !view_budget_allows(view, long_facts_step(view)))
+		return -ENOMEM;
 	r = view_commit(view, view->long_facts_offset + slab * LONG_FACTS_STRIDE,
 			LONG_FACTS_STRIDE);
 	if (r < 0)

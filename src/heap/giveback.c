@@ -103,22 +103,16 @@ static uint64_t free_arenas(struct shale_segment *view)
 	return count;
 }
 
-int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes)
+int64_t giveback_empty(struct lane *lane, uint64_t keep)
 {
-	struct lane *lane;
-	uint64_t keep = keep_bytes / ARENA_SIZE, have;
+	struct shale_segment *segment = lane->view;
+	uint64_t have = free_arenas(segment);
 	int64_t returned = 0;
-	int r = lane_enter(segment, &lane);
+	int r = 0;
 
-	if (r == 0)
-		r = heap_setup_lane(lane);
-	if (r < 0)
-		return r;
 	/* a larger page holds several arenas, which are not empty together */
 	if (segment->page_size > ARENA_SIZE)
 		return 0;
-	slab_release_empty(lane, true);
-	have = free_arenas(segment);
 	for (uint64_t arena = view_arena_high(segment); arena-- > 0 && have > keep;) {
 		if (!looks_empty(segment, arena))
 			continue;
@@ -131,4 +125,17 @@ int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes)
 	/* statistics */
 	(void)fetch_add_relaxed(&view_hints(segment)->returned_bytes, (uint64_t)returned);
 	return r < 0 && returned == 0 ? r : returned;
+}
+
+int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes)
+{
+	struct lane *lane;
+	int r = lane_enter(segment, &lane);
+
+	if (r == 0)
+		r = heap_setup_lane(lane);
+	if (r < 0)
+		return r;
+	slab_release_empty(lane, true);
+	return giveback_empty(lane, keep_bytes / ARENA_SIZE);
 }

@@ -333,8 +333,8 @@ void *shale_resize(struct shale_segment *segment, void *ptr, size_t size)
 		errno = EINVAL;
 		return NULL;
 	}
-	/* stay while the block is large enough and at least a quarter of it is used */
-	if (size <= usable && size >= usable / 4)
+	/* stay while the block is large enough, and small or at least a quarter used */
+	if (size <= usable && (size >= usable / 4 || usable <= 128))
 		return ptr;
 	if (state == HEAP_BLOCK_PUBLISHED) {
 		if (size <= usable)

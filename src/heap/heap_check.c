@@ -243,7 +243,9 @@ static bool lane_is_mine(struct shale_segment *view, uint32_t lane)
 {
 	uint64_t word = lane ? load_relaxed(&view_lane(view, lane)->word) : 0; /* statistics */
 
-	return view->peer != 0 && lane_word_active(word) && lane_word_peer(word) == view->peer;
+	/* a forked child that has not joined has no blocks, whatever its copy of the view says */
+	return view->peer != 0 && load_relaxed(&view->attachment->attached) != 0 &&
+	       lane_word_active(word) && lane_word_peer(word) == view->peer;
 }
 
 static void count_blocks(const struct slab_view *s, struct shale_heap_figures *stat)
@@ -307,15 +309,11 @@ int heap_stat_walk(struct shale_segment *view, struct shale_heap_figures *stat)
 
 void heap_fill_segment_stat(struct shale_segment *view, struct shale_segment_figures *stat)
 {
-	uint64_t long_facts = 0;
+	uint64_t long_facts = arena_long_facts_bytes(view);
 
-	for (uint64_t arena = 0, high = view_arena_high(view); arena < high; arena++)
-		/* pairs: arena.long_facts - a count. */
-		long_facts += (unsigned)__builtin_popcount(
-			load_acquire(&heap_arena(view, arena)->long_committed));
 	stat->arenas_committed = (uint32_t)(arena_committed_bytes(view) / ARENA_SIZE);
-	stat->committed_bytes += arena_committed_bytes(view) + long_facts * LONG_FACTS_STRIDE;
-	stat->metadata_bytes += long_facts * LONG_FACTS_STRIDE;
+	stat->committed_bytes += arena_committed_bytes(view) + long_facts;
+	stat->metadata_bytes += long_facts;
 }
 
 int shale_heap_stat(struct shale_segment *segment, struct shale_heap_figures *ret_stat)

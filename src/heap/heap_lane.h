@@ -134,6 +134,7 @@ int arena_commit_any(struct lane *lane, uint64_t from, uint64_t *ret_arena);
 void arena_note_free(struct shale_segment *view, uint64_t slab);
 bool arena_committed(struct shale_segment *view, uint64_t arena);
 uint64_t arena_committed_bytes(struct shale_segment *view);
+uint64_t arena_long_facts_bytes(struct shale_segment *view);
 
 /* -- slab.c -- */
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned bin, int *ret_error);

@@ -186,9 +186,9 @@ static void settle_arena(struct shale_segment *view, uint32_t lane, uint64_t num
 	if (kind == ARENA_RETURNING && !arena_claimed_whole(arena, lane))
 		/* somebody was faster and has a slab of it: the arena stays as it was */
 		after = ARENA_COMMITTED;
-	else
-		/* nobody has slabs of it: what is left of the commit, or was not punched yet, goes */
-		(void)arena_decommit(view, number);
+	else if (arena_decommit(view, number) < 0 && kind == ARENA_RETURNING)
+		/* nobody has slabs of it, but the kernel does not take it: it stays, and is counted */
+		after = ARENA_COMMITTED;
 	/* pairs: arena.state - before the words become free: nobody takes a slab of a hole. */
 	(void)cas_seq_cst(&arena->state, &word, slab_word_next(word, (uint64_t)after));
 }

@@ -16,6 +16,7 @@
  */
 #include <errno.h>
 
+#include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "segment/recovery.h"
@@ -200,6 +201,9 @@ int span_alloc(struct lane *lane, uint64_t size, uint64_t alignment, uint64_t *r
 		    (span_reclaim(lane, count, step, true, &head) ||
 		     (recovery_run(lane->view) > 0 && span_search(lane, count, step, &head))))
 			r = 0;
+		if (r == -ENOMEM)
+			/* what was committed for nothing is not kept from others */
+			(void)giveback_empty(lane, 0);
 	}
 	if (r == 0)
 		*ret_offset = slab_offset(lane->view, head);

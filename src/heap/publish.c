@@ -209,6 +209,8 @@ int shale_publish(struct shale_segment *segment, void *ptr)
 	return r == -EALREADY ? -EINVAL : r < 0 ? r : 0;
 }
 
+#define TAKE_TRIES 1000000u /* a word that changes more often than this is played with */
+
 /* -- taking a ref out --------------------------------------------------------------------------- */
 
 bool publish_is_being_taken(struct shale_segment *view, uint64_t offset, uint64_t place)
@@ -246,6 +248,7 @@ int shale_take_at(struct shale_segment *segment, uint64_t *location, void **ret_
 	uint64_t place = view_offset_of(segment, location);
 	struct lane *lane;
 	uint64_t offset;
+	unsigned tries = 0;
 	int r = lane_enter(segment, &lane);
 
 	if (r < 0)
@@ -253,6 +256,8 @@ int shale_take_at(struct shale_segment *segment, uint64_t *location, void **ret_
 	if (place % 8 != 0 || !view_in_heap(segment, place, 8))
 		return -EINVAL;
 	do {
+		if (tries++ == TAKE_TRIES)
+			return view_damaged(segment);
 		/* pairs: heap.place - the block behind the ref is complete. */
 		offset = load_acquire(location);
 		if (offset == 0)

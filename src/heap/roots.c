@@ -130,6 +130,7 @@ static int root_make(struct shale_segment *view, struct lane *lane, const struct
 	struct root_shm found;
 	uint64_t place;
 	bool keep_companion = header->kind == ROOT_USER; /* the caller's block */
+	uint32_t tries = 0; /* each lost race is a word taken: there are not more words */
 	int r = draft_make(view, lane, header, init, context, &draft);
 
 	if (r < 0)
@@ -145,7 +146,7 @@ static int root_make(struct shale_segment *view, struct lane *lane, const struct
 			break;
 		/* somebody took the word: perhaps for the same name, else try the next */
 		r = root_search(view, header->name, &index, ret_offset, &found);
-	} while (r == -ENOENT);
+	} while (r == -ENOENT && ++tries < ROOT_COUNT);
 	draft_free(view, lane, &draft, !keep_companion);
 	if (r == 0)
 		return found.kind == header->kind ? 1 : -EPROTOTYPE;

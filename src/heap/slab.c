@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "segment/recovery.h"
@@ -306,8 +307,11 @@ static bool take_hidden(struct lane *lane, unsigned index, int *ret_error)
 	slab_release_empty(lane, true);
 	if (walk_owned(lane, index, UINT32_MAX) || take_new(lane, index, true, ret_error))
 		return true;
-	return recovery_run(lane->view) > 0 &&
-	       (adopt_any(lane, index) || take_new(lane, index, true, ret_error));
+	if (recovery_run(lane->view) > 0 &&
+	    (adopt_any(lane, index) || take_new(lane, index, true, ret_error)))
+		return true;
+	/* a free slab may lack only its facts: empty arenas but one make room for them */
+	return giveback_empty(lane, 1) > 0 && take_new(lane, index, true, ret_error);
 }
 
 /* No slab is free in the committed arenas: look harder before asking the kernel. */
