@@ -41,7 +41,11 @@ struct receiver {
 /* The word of head that was read is still there: what was read from the record is not stale. */
 static bool head_still(struct ring_shm *ring, uint64_t head)
 {
-	/* acquire: the next round reads the tail again; the record was read with acquire before */
+	/*
+	 * pairs: ring.head - a reference and its block's facts were read by relaxed loads: what is
+	 * newer than the head's next word must not be taken for what was there before.
+	 */
+	fence_seq_cst();
 	return load_acquire(&ring->head) == head;
 }
 
