@@ -36,6 +36,7 @@ struct receiver {
 	void *buffer;
 	size_t buffer_size;
 	size_t *ret_size;
+	bool outrun; /* a ring was left to other receivers, and may have messages still */
 };
 
 /* The word of head that was read is still there: what was read from the record is not stale. */
@@ -177,7 +178,10 @@ static int receive_from(struct receiver *receiver, struct ring_shm *ring)
 		else
 			r = take_inline(receiver, ring, head, &record);
 	}
-	return r == RECEIVE_LOST ? -EAGAIN : r;
+	if (r != RECEIVE_LOST)
+		return r;
+	receiver->outrun = true;
+	return -EAGAIN;
 }
 
 /* Rings `from` .. `to` - 1, as far as there are any. -EAGAIN none of them has a message. */
@@ -222,9 +226,11 @@ static int receive_or_end(struct receiver *receiver)
 {
 	/* before the look: what was sent before the shutdown is then seen by it */
 	bool ended = channel_is_shut_down(receiver->channel);
-	int r = receive_try(receiver);
+	int r;
 
-	return r == -EAGAIN && ended ? -EPIPE : r;
+	receiver->outrun = false;
+	r = receive_try(receiver);
+	return r == -EAGAIN && ended && !receiver->outrun ? -EPIPE : r;
 }
 
 static int receive_spin(struct receiver *receiver)
