@@ -145,7 +145,7 @@ int heap_publish_at(struct shale_segment *view, struct lane *lane, uint64_t offs
 	store_relaxed(&intent->block[1], companion);
 	/* pairs: map.intent - a helper of our last gate that sees one of them sees the gate passed. */
 	store_release(&intent->argument[0], place);
-	store_release(&intent->argument[1], (uint64_t)fresh);		/* pairs: map.intent */
+	store_release(&intent->argument[1], (uint64_t)fresh);           /* pairs: map.intent */
 	store_release(&intent->argument[2], (uint64_t)companion_fresh); /* pairs: map.intent */
 	intent_set(lane, INTENT_PUBLISH_AT);
 	r = publish_pair(view, lane, offset, companion);
