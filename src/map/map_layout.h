@@ -47,7 +47,7 @@ enum map_intent {
  * retired[0 .. MAP_RETIRED - 1] are single records; the last two entries head lists: of records that
  * were not looked at yet, and of such as were found in use.
  */
-#define MAP_RETIRED	 (LANE_RETIRED - 2u)
+#define MAP_RETIRED      (LANE_RETIRED - 2u)
 #define MAP_RETIRED_MORE (LANE_RETIRED - 2u)
 #define MAP_RETIRED_HELD (LANE_RETIRED - 1u)
 
