@@ -280,6 +280,12 @@ SHALE_API int shale_channel_receive(struct shale_channel *channel, void *buffer,
 		r = channel_wait(channel, data, ticket, deadline);
 		if (r == 0)
 			r = -EAGAIN;
+		if (r != -ETIMEDOUT)
+			continue;
+		/* a sender killed before its wake has sent all the same */
+		r = receive_or_end(&receiver);
+		if (r == -EAGAIN)
+			r = -ETIMEDOUT;
 	}
 	return r;
 }
