@@ -99,9 +99,10 @@ static inline void channel_intent_set(struct lane *lane, enum channel_intent kin
 	/* relaxed: intent_set() publishes them */
 	store_relaxed(&intent->block[0], block);
 	store_relaxed(&intent->block[1], UINT64_C(0));
-	store_relaxed(&intent->argument[0], ring);
-	store_relaxed(&intent->argument[1], start);
-	store_relaxed(&intent->argument[2], end);
+	/* pairs: map.intent - a helper of our last gate that sees one of them sees the gate passed. */
+	store_release(&intent->argument[0], ring);
+	store_release(&intent->argument[1], start); /* pairs: map.intent */
+	store_release(&intent->argument[2], end);   /* pairs: map.intent */
 	intent_set(lane, (enum intent_kind)kind);
 }
 

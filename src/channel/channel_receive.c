@@ -36,12 +36,17 @@ struct receiver {
 	void *buffer;
 	size_t buffer_size;
 	size_t *ret_size;
+	bool outrun; /* a ring was left to other receivers, and may have messages still */
 };
 
 /* The word of head that was read is still there: what was read from the record is not stale. */
 static bool head_still(struct ring_shm *ring, uint64_t head)
 {
-	/* acquire: the next round reads the tail again; the record was read with acquire before */
+	/*
+	 * pairs: ring.head - a reference and its block's facts were read by relaxed loads: what is
+	 * newer than the head's next word must not be taken for what was there before.
+	 */
+	fence_seq_cst();
 	return load_acquire(&ring->head) == head;
 }
 
@@ -173,7 +178,10 @@ static int receive_from(struct receiver *receiver, struct ring_shm *ring)
 		else
 			r = take_inline(receiver, ring, head, &record);
 	}
-	return r == RECEIVE_LOST ? -EAGAIN : r;
+	if (r != RECEIVE_LOST)
+		return r;
+	receiver->outrun = true;
+	return -EAGAIN;
 }
 
 /* Rings `from` .. `to` - 1, as far as there are any. -EAGAIN none of them has a message. */
@@ -218,9 +226,11 @@ static int receive_or_end(struct receiver *receiver)
 {
 	/* before the look: what was sent before the shutdown is then seen by it */
 	bool ended = channel_is_shut_down(receiver->channel);
-	int r = receive_try(receiver);
+	int r;
 
-	return r == -EAGAIN && ended ? -EPIPE : r;
+	receiver->outrun = false;
+	r = receive_try(receiver);
+	return r == -EAGAIN && ended && !receiver->outrun ? -EPIPE : r;
 }
 
 static int receive_spin(struct receiver *receiver)
@@ -270,6 +280,12 @@ SHALE_API int shale_channel_receive(struct shale_channel *channel, void *buffer,
 		r = channel_wait(channel, data, ticket, deadline);
 		if (r == 0)
 			r = -EAGAIN;
+		if (r != -ETIMEDOUT)
+			continue;
+		/* a sender killed before its wake has sent all the same */
+		r = receive_or_end(&receiver);
+		if (r == -EAGAIN)
+			r = -ETIMEDOUT;
 	}
 	return r;
 }

@@ -66,7 +66,12 @@ int heap_settle_intent(struct shale_segment *view, uint32_t lane)
 		settle_publish(view, lane, word);
 	else if (intent_word_kind(word) != INTENT_TAKE_AT)
 		return 0;
+	/* pairs: lane.intent - what was named is settled before the name goes. */
 	store_release(&intent->word, UINT64_C(0));
+	order_for_death();
+	/* relaxed: the names go last; the sweep of the slabs would keep what they name */
+	store_relaxed(&intent->block[0], UINT64_C(0));
+	store_relaxed(&intent->block[1], UINT64_C(0));
 	return 0;
 }
 

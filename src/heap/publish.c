@@ -133,9 +133,10 @@ int heap_publish_at(struct shale_segment *view, struct lane *lane, uint64_t offs
 	/* the intent is ours; its word, stored last, makes it count */
 	store_relaxed(&intent->block[0], offset);
 	store_relaxed(&intent->block[1], companion);
-	store_relaxed(&intent->argument[0], place);
-	store_relaxed(&intent->argument[1], (uint64_t)fresh);
-	store_relaxed(&intent->argument[2], (uint64_t)companion_fresh);
+	/* pairs: map.intent - a helper of our last gate that sees one of them sees the gate passed. */
+	store_release(&intent->argument[0], place);
+	store_release(&intent->argument[1], (uint64_t)fresh);           /* pairs: map.intent */
+	store_release(&intent->argument[2], (uint64_t)companion_fresh); /* pairs: map.intent */
 	intent_set(lane, INTENT_PUBLISH_AT);
 	r = publish_pair(view, lane, offset, companion);
 	if (r >= 0) {
@@ -232,7 +233,8 @@ static bool take_once(struct shale_segment *view, struct lane *lane, uint64_t *w
 
 	/* ours, as in publish_at */
 	store_relaxed(&intent->block[0], offset);
-	store_relaxed(&intent->argument[0], place);
+	/* pairs: map.intent - as there */
+	store_release(&intent->argument[0], place);
 	intent_set(lane, INTENT_TAKE_AT);
 	settle_publishers(view, offset, place);
 	/* pairs: heap.place - the publisher's bytes are visible to us. */

@@ -166,6 +166,8 @@ int root_open(struct shale_segment *view, struct lane *lane, const char *name, e
 	r = root_search(view, name, &index, ret_offset, &found);
 	if (r == 0 && found.kind != (uint32_t)kind)
 		return -EPROTOTYPE;
+	if (r == -ENOSPC && !init)
+		return -ENOENT; /* every word was looked at */
 	if (r == -ENOENT && init) {
 		(void)snprintf(header.name, sizeof(header.name), "%s", name);
 		r = root_make(view, lane, &header, index, init, context, ret_offset);

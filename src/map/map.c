@@ -217,7 +217,7 @@ static int get_gave_up(const struct shale_map *map, uint64_t *slot, uint64_t wor
 }
 
 static int get_optimistic(const struct shale_map *map, const struct request *request,
-			  unsigned attempts, size_t *ret_value_size)
+			  unsigned attempts, bool last, size_t *ret_value_size)
 {
 	uint64_t ref = map_bucket_ref(map, map_bucket_number(map, request->key.hash));
 	uint64_t matching = slot_of_hash(request->key.hash, map->bucket_bits);
@@ -238,7 +238,7 @@ static int get_optimistic(const struct shale_map *map, const struct request *req
 		if (r != -EAGAIN)
 			return r;
 		if (attempts-- == 0)
-			return get_gave_up(map, slot, word);
+			return last ? get_gave_up(map, slot, word) : -EAGAIN;
 		chain_again(&chain);
 	}
 	return r < 0 ? r : -ENOENT;
@@ -272,12 +272,12 @@ SHALE_API int shale_map_get(struct shale_map *map, const void *key, size_t key_s
 	if (key_size > UINT32_MAX)
 		return -EINVAL;
 	request.key = map_key_make(map, key, (uint32_t)key_size);
-	r = get_optimistic(map, &request, MAP_OPTIMISTIC_ATTEMPTS, ret_value_size);
+	r = get_optimistic(map, &request, MAP_OPTIMISTIC_ATTEMPTS, false, ret_value_size);
 	if (r != -EAGAIN)
 		return r;
 	if (!map->view->read_only && lane_enter(map->view, &lane) == 0)
 		return get_protected(map, lane, &request, ret_value_size);
-	return get_optimistic(map, &request, MAP_ATTEMPTS, ret_value_size);
+	return get_optimistic(map, &request, MAP_ATTEMPTS, true, ret_value_size);
 }
 
 /* 1 there is an entry in this slot; 0 there is none; -EAGAIN */

@@ -40,8 +40,12 @@ static int find_look(const struct map_hand *hand, struct bucket_shm *root, uint6
 {
 	if (!find_protect(hand, slot, word))
 		return 0;
+	/*
+	 * Retired meanwhile, its incarnation may be the link of a list. pairs: map.slot - whoever
+	 * sees the link sees that the slot has changed.
+	 */
 	if (!entry_load(hand->view, slot_ref(word), ret_entry))
-		return view_damaged(hand->view);
+		return load_acquire(slot) == word ? view_damaged(hand->view) : 0;
 	if (!entry_has_key(ret_entry, key))
 		return 2;
 	/* pairs: map.state - a replacement that it names is filled. */

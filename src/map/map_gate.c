@@ -140,7 +140,7 @@ static bool gate_try(const struct map_hand *hand, enum gate_op op, const uint64_
 	return load_seq_cst(slot) == expected;
 }
 
-int gate_finish(const struct map_hand *hand, struct bucket_shm *root, uint64_t gate)
+static int gate_complete(const struct map_hand *hand, struct bucket_shm *root, uint64_t gate)
 {
 	const struct intent_shm *intent = &view_lane(hand->view, gate_lane(gate))->intent;
 	/* pairs: map.intent - arguments of a later operation come with a later gate. */
@@ -169,6 +169,14 @@ int gate_finish(const struct map_hand *hand, struct bucket_shm *root, uint64_t g
 	if (kind == SLOT_LINK)
 		hazard_clear(hand, MAP_HAZARD_GATE);
 	return 0;
+}
+
+int gate_finish(const struct map_hand *hand, struct bucket_shm *root, uint64_t gate)
+{
+	/* no such lane: damage, and slots beyond the mark may be holes */
+	if (gate_lane(gate) >= view_lane_high(hand->view))
+		return view_damaged(hand->view);
+	return gate_complete(hand, root, gate);
 }
 
 int gate_pass(const struct map_hand *hand, struct bucket_shm *root, uint64_t gate, enum gate_op op,

@@ -43,9 +43,13 @@ enum map_intent {
 	1 /* the record that a new child displaces, for as long as the gate is ours */
 #define MAP_HAZARD_GATE 2 /* the same, while finishing somebody's gate */
 
-/* retired[0 .. MAP_RETIRED - 1] are single records; the last entry heads a list of the overflow. */
-#define MAP_RETIRED      (LANE_RETIRED - 1u)
-#define MAP_RETIRED_MORE (LANE_RETIRED - 1u)
+/*
+ * retired[0 .. MAP_RETIRED - 1] are single records; the last two entries head lists: of records that
+ * were not looked at yet, and of such as were found in use.
+ */
+#define MAP_RETIRED      (LANE_RETIRED - 2u)
+#define MAP_RETIRED_MORE (LANE_RETIRED - 2u)
+#define MAP_RETIRED_HELD (LANE_RETIRED - 1u)
 
 #define BUCKET_SLOTS     7u
 #define CHAIN_MAX        8u /* buckets: a root and its children */

@@ -153,6 +153,10 @@ static void settle_lane(const struct map_hand *hand)
 		settle_intent(hand, word); /* damage is noted by the view */
 		/* pairs: lane.intent - what was named is settled before the name goes. */
 		store_release(&intent->word, UINT64_C(0));
+		order_for_death();
+		/* relaxed: the names go last; the sweep of the slabs would keep what they name */
+		store_relaxed(&intent->block[0], UINT64_C(0));
+		store_relaxed(&intent->block[1], UINT64_C(0));
 	}
 	for (i = 0; i < LANE_HAZARDS; i++) {
 		if (dead_word(&hand->shm->hazards[i]) != 0)

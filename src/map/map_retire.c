@@ -3,19 +3,31 @@
  *
  * A record is retired once, by the lane that deleted or replaced it: into its retired[] entries,
  * and when these are full into a list through the records themselves (`incarnation` holds the next
- * ref: even, so no reader takes the record for valid), whose head is the last entry.
+ * ref: even, so no reader takes the record for valid), whose head is one of the last two entries.
+ * When all single entries are in use by others, they go to the second list, so that what waits in
+ * the first one is looked at in any case.
+ *
+ *   new -> entry, else MORE -> entry -> free
+ *                       ^        '----> HELD (all entries in use, and MORE not empty)
+ *                       '------ next drain ------'
  *
  * Owner:     the lane, and recovery when it is dead.
  * Invariant: R1  a record is named by its retirer from the intent on until it is freed
  *            R2  a record is freed only when no hazard and no intent of any lane names it
- *            R3  the head of the list may also be in an entry, no other record is named twice
- * Progress:  wait-free but for the frees; cost is one look at every lane that was ever used.
+ *            R3  the head of a list may also be in an entry, or head both lists, for one step of a
+ *                drain, and after a death until the next one; no other record is named twice
+ * Progress:  wait-free but for the frees; cost is some looks at every lane that was ever used, one
+ *            for each MAP_RETIRED records.
  * Ordering:  map.hazard, map.hazard_end
  * Lifetime:  a stopped lane keeps the few records that it names, and no others.
  * Death:     entries stay; recovery frees them. A death between a free and clearing its entry is
  *            seen by the next free as -EALREADY, because a named block is not used again.
  */
 #include "map/map.h"
+
+/* Batches of one drain: all that all lanes can name, and some. A list that a peer bent into a ring
+ * ends here. */
+#define RETIRE_ROUNDS 2048u
 
 static uint64_t retired_load(const struct lane_shm *shm, unsigned i)
 {
@@ -168,22 +180,73 @@ static unsigned retire_drain_entries(const struct map_hand *hand)
 	return remain;
 }
 
+/* What a death between two steps of a move has left named twice. */
+static void retire_mend(const struct map_hand *hand)
+{
+	uint64_t held = retired_load(hand->shm, MAP_RETIRED_HELD);
+	unsigned i;
+
+	if (held == 0)
+		return;
+	for (i = 0; i < MAP_RETIRED; i++)
+		if (retired_load(hand->shm, i) == held)
+			retired_store(hand->shm, i, 0);
+	if (retired_load(hand->shm, MAP_RETIRED_MORE) == held)
+		retired_store(hand->shm, MAP_RETIRED_HELD, 0);
+}
+
+/* The records that were found in use are looked at again. */
+static void retire_turn(const struct map_hand *hand)
+{
+	uint64_t held = retired_load(hand->shm, MAP_RETIRED_HELD);
+
+	if (held == 0 || retired_load(hand->shm, MAP_RETIRED_MORE) != 0)
+		return;
+	retired_store(hand->shm, MAP_RETIRED_MORE, held);
+	order_for_death();
+	retired_store(hand->shm, MAP_RETIRED_HELD, 0);
+}
+
+/* Everything in the entries is in use: makes room for what waits behind it. */
+static void retire_hold(const struct map_hand *hand)
+{
+	unsigned i;
+
+	for (i = 0; i < MAP_RETIRED; i++) {
+		uint64_t ref = retired_load(hand->shm, i);
+		struct record_shm *record = record_at(hand->view, ref);
+
+		if (record != NULL) {
+			/* pairs: map.validate - no reader takes the record for valid. */
+			store_release(&record->incarnation,
+				      retired_load(hand->shm, MAP_RETIRED_HELD));
+			retired_store(hand->shm, MAP_RETIRED_HELD, ref);
+			order_for_death();
+		}
+		retired_store(hand->shm, i, 0);
+	}
+}
+
 unsigned retire_drain(const struct map_hand *hand)
 {
+	unsigned remain = 0;
 	unsigned round;
+	unsigned i;
 
-	for (round = 0; round < MAP_ATTEMPTS; round++) {
-		bool moved = false;
-		unsigned remain;
-
-		while (retire_refill(hand))
-			moved = true;
+	retire_mend(hand);
+	retire_turn(hand);
+	for (round = 0; round < RETIRE_ROUNDS; round++) {
+		/* one more than there are entries: the head may have been in one already */
+		for (i = 0; i <= MAP_RETIRED && retire_refill(hand); i++)
+			;
 		remain = retire_drain_entries(hand);
-		if (retired_load(hand->shm, MAP_RETIRED_MORE) == 0 || remain == MAP_RETIRED ||
-		    (!moved && round > 0))
-			return remain + (retired_load(hand->shm, MAP_RETIRED_MORE) != 0);
+		if (retired_load(hand->shm, MAP_RETIRED_MORE) == 0)
+			break;
+		if (remain == MAP_RETIRED)
+			retire_hold(hand);
 	}
-	return 1;
+	return remain + (retired_load(hand->shm, MAP_RETIRED_MORE) != 0) +
+	       (retired_load(hand->shm, MAP_RETIRED_HELD) != 0);
 }
 
 void retire_drain_some(const struct map_hand *hand)

@@ -43,7 +43,8 @@ static void lane_clear_slot(struct lane_shm *slot)
 	for (unsigned i = 0; i < ARRAY_SIZE(slot->intent.block); i++)
 		store_relaxed(&slot->intent.block[i], UINT64_C(0));
 	for (unsigned i = 0; i < ARRAY_SIZE(slot->intent.argument); i++)
-		store_relaxed(&slot->intent.argument[i], UINT64_C(0));
+		/* pairs: map.intent - a helper that sees it sees the lane's last gate passed. */
+		store_release(&slot->intent.argument[i], UINT64_C(0));
 	for (unsigned i = 0; i < LANE_HAZARDS; i++)
 		store_relaxed(&slot->hazards[i], UINT64_C(0));
 	for (unsigned i = 0; i < LANE_RETIRED; i++)

@@ -138,14 +138,11 @@ static int recover_peer(struct shale_segment *view, uint32_t peer)
 	return r;
 }
 
-int recovery_run(struct shale_segment *view)
+/* One look at every peer slot: how many were recovered; the first error, if there was one. */
+static int recover_pass(struct shale_segment *view, int *ret_error)
 {
-	int recovered = 0, error = 0;
+	int recovered = 0;
 
-	if (view->read_only)
-		return -EROFS;
-	if (view->private_memory)
-		return 0;
 	for (uint32_t peer = 1; peer < PEER_COUNT; peer++) {
 		int r = peer_is_dead(view, peer);
 
@@ -153,9 +150,28 @@ int recovery_run(struct shale_segment *view)
 			r = recover_peer(view, peer);
 		if (r > 0)
 			recovered++;
-		else if (r < 0 && error == 0)
-			error = r;
+		else if (r < 0 && *ret_error == 0)
+			*ret_error = r;
 	}
+	return recovered;
+}
+
+int recovery_run(struct shale_segment *view)
+{
+	int recovered = 0, error = 0, now;
+
+	if (view->read_only)
+		return -EROFS;
+	if (view->private_memory)
+		return 0;
+	/*
+	 * Again while somebody was recovered: what one of the dead had retired may have been held by
+	 * another that came later. No more often than there are slots, whoever dies meanwhile.
+	 */
+	do {
+		now = recover_pass(view, &error);
+		recovered += now;
+	} while (now > 0 && recovered < (int)PEER_COUNT);
 	return recovered > 0 ? recovered : error;
 }
 
