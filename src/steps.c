@@ -11,7 +11,6 @@
 
 #include "channel/channel.h"
 #include "heap/heap_check.h"
-#include "heap/heap_lane.h"
 #include "heap/heap_recovery.h"
 #include "map/map.h"
 #include "segment/lanes.h"

@@ -12,10 +12,13 @@
  *            arena.high: an entry is committed before the mark is raised.
  * Death:     COMMITTING, RETURNING and CLAIMED name the lane; recovery sets them back.
  */
+#include "heap/arena.h"
+
 #include <errno.h>
 
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/slab.h"
 
 static uint64_t arena_word(enum arena_state state, uint32_t lane, uint64_t before)
 {

@@ -11,13 +11,16 @@
  * Death:    RETURNING and CLAIMED name the lane: recovery punches again if every word was claimed,
  *           else leaves the arena to those who have slabs of it, and sets the words back.
  */
+#include "heap/giveback.h"
+
 #include <errno.h>
 
 #include <shale/heap.h>
 
-#include "heap/giveback.h"
+#include "heap/arena.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/slab.h"
 
 int arena_decommit(struct shale_segment *view, uint64_t arena)
 {

@@ -18,6 +18,9 @@
 /* Allocates an unpublished, uninitialised block. -ENOMEM, -EUCLEAN. */
 int heap_alloc_block(struct lane *lane, size_t size, uint64_t *ret_offset);
 
+/* The same with the offset a multiple of alignment, a power of two up to 2 MiB. */
+int heap_alloc_aligned(struct lane *lane, size_t size, size_t alignment, uint64_t *ret_offset);
+
 /*
  * Frees the block that starts at offset, whoever owns its slab. lane is the calling thread's.
  * -EINVAL not a block start, -EALREADY not live.

@@ -9,11 +9,14 @@
  *
  * Death: nothing is written.
  */
+#include "heap/heap_check.h"
+
 #include <errno.h>
 
+#include "heap/arena.h"
 #include "heap/heap.h"
-#include "heap/heap_check.h"
-#include "heap/heap_lane.h"
+#include "heap/large.h"
+#include "heap/slab.h"
 
 #define LOOKS 64u /* a transient state of a running peer is gone by then */
 

@@ -17,13 +17,17 @@
  * Ordering: slab.word (the swept facts are visible to whoever adopts), slab.shared.
  * Death:    of the recoverer: the lane stays the lane of a dead peer; the next one starts again.
  */
+#include "heap/heap_recovery.h"
+
 #include <stdlib.h>
 
+#include "heap/arena.h"
 #include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
-#include "heap/heap_recovery.h"
+#include "heap/large.h"
 #include "heap/publish.h"
+#include "heap/slab.h"
 
 /* -- intents ----------------------------------------------------------------------------------- */
 

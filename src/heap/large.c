@@ -14,11 +14,14 @@
  *           that frees a span which it names elsewhere (intent, retired) drops that name while the
  *           head still names the lane, so that nobody is ever named after the slabs are free.
  */
+#include "heap/large.h"
+
 #include <errno.h>
 
+#include "heap/arena.h"
 #include "heap/giveback.h"
 #include "heap/heap.h"
-#include "heap/heap_lane.h"
+#include "heap/slab.h"
 #include "segment/recovery.h"
 
 static uint64_t slab_total(const struct shale_segment *view)

@@ -17,13 +17,16 @@
  * Death:    above; heap_recovery.c repairs. A taker killed after its CAS leaves a published block
  *           that nothing refers to: who needs more hands over by a channel.
  */
+#include "heap/publish.h"
+
 #include <errno.h>
 
 #include <shale/heap.h>
 
+#include "heap/block.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
-#include "heap/publish.h"
+#include "heap/slab.h"
 
 /* -- the fact ---------------------------------------------------------------------------------- */
 

@@ -21,7 +21,6 @@
 #include "base/hash.h"
 #include "heap/heap.h"
 #include "heap/heap_check.h"
-#include "heap/heap_lane.h"
 
 struct root_user_shm {
 	struct root_shm root;

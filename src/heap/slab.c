@@ -9,9 +9,12 @@
  * Death:     OWNED words of a dead lane are settled by recovery; a slab emptied and not yet FREE is
  *            swept there. Between adopting (CAS) and normalising nothing is handed out.
  */
+#include "heap/slab.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
+#include "heap/arena.h"
 #include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"

@@ -20,10 +20,12 @@
  * Death:    the free is one store. A collect cut off between its two stores leaves own == 0 and
  *           shared == FREED: free, and cleared by whoever owns the slab next (slab_normalise).
  */
+#include "heap/block.h"
+
 #include <errno.h>
 
 #include "heap/heap.h"
-#include "heap/heap_lane.h"
+#include "heap/slab.h"
 
 int block_free_remote(struct shale_segment *view, const struct block_place *place)
 {

@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "heap/heap_lane.h"
+#include "heap/slab.h"
 #include "heaps.h"
 #include "segment/view.h"
 

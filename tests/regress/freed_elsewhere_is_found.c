@@ -4,8 +4,9 @@
  */
 #include <pthread.h>
 
-#include "heap/heap_lane.h"
+#include "heap/slab.h"
 #include "heaps.h"
+#include "segment/view.h"
 
 #define CAPACITY (2u << 20)
 #define BLOCKS   512u

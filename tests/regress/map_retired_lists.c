@@ -6,6 +6,8 @@
 #include "map/map.h"
 #include "maps.h"
 #include "step.h"
+#include "segment/lanes.h"
+#include "segment/view.h"
 
 enum {
 	HELD_LANES = 5,                   /* lanes of the stopped, below a mark that is set here */

@@ -4,7 +4,6 @@
  */
 #include <pthread.h>
 
-#include "heap/heap_lane.h"
 #include "heaps.h"
 
 struct work {

@@ -2,8 +2,8 @@
  * shale/heap.h lets whoever removes a placed ref call shale_publish() on the block first, instead
  * of shale_take_at(). Recovery of the placer, killed before it had cleared its intent, freed it.
  */
-#include "heap/heap_lane.h"
 #include "heaps.h"
+#include "segment/lanes.h"
 
 static void place_and_die(struct shale_segment *segment, uint64_t *place)
 {

@@ -9,8 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "heap/heap_lane.h"
 #include "heaps.h"
+#include "segment/view.h"
 
 #define SLOT 2u
 

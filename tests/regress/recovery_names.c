@@ -8,9 +8,10 @@
 #include <unistd.h>
 
 #include "heap/heap.h"
-#include "heap/heap_lane.h"
+#include "heap/slab.h"
 #include "map/map.h"
 #include "maps.h"
+#include "segment/lanes.h"
 
 static void die(void)
 {

@@ -8,6 +8,7 @@
 
 #include "map/map.h"
 #include "maps.h"
+#include "segment/lanes.h"
 
 /* The record of the only key of a map with one bucket. */
 static uint64_t only_record(struct shale_segment *segment, struct shale_map *map)

@@ -2,8 +2,11 @@
  * A published span freed by its holder while recovery takes the dead allocator's lane out of its
  * word: the free lost the race, said "free already", and the span was nobody's for ever.
  */
-#include "heap/heap_lane.h"
+#include "heap/large.h"
+#include "heap/slab.h"
 #include "heaps.h"
+#include "heap/heap.h"
+#include "segment/lanes.h"
 
 TEST(span_free_beside_recovery, is_not_taken_for_a_double_free)
 {

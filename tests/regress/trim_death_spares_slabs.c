@@ -4,8 +4,10 @@
  */
 #include <string.h>
 
-#include "heap/heap_lane.h"
+#include "heap/arena.h"
+#include "heap/slab.h"
 #include "heaps.h"
+#include "segment/lanes.h"
 
 /* What arena_return() has stored when it is killed after its first CAS. */
 static void begin_return(struct shale_segment *segment, uint64_t number)
