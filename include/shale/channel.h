@@ -56,7 +56,8 @@ SHALE_API int shale_channel_send(struct shale_channel *channel, const void *data
 				 uint64_t deadline);
 
 /*
- * Receives one message into buffer, waiting for one until the deadline. *ret_size is its size.
+ * Receives one message into buffer, waiting for one until the deadline. *ret_size (NULL: not
+ * wanted) is its size.
  * 0; -EMSGSIZE the buffer is too small: the message stays, *ret_size is the size it needs;
  * -EAGAIN nothing there and SHALE_NO_WAIT; -ETIMEDOUT; -EINTR; -EPIPE shut down and empty; -EUCLEAN
  * A receiver killed after it has taken a message takes it along. Threads and processes: safe.

@@ -52,6 +52,8 @@ SHALE_API void *shale_resize(struct shale_segment *segment, void *ptr, size_t si
  * Frees a block. NULL is ignored.
  * -EINVAL   ptr is not the start of a block of this segment (foreign, interior or misaligned)
  * -EALREADY the block is free already (double free)
+ * A ref to the block that is still somewhere, a named root say, dangles from then on, and may come to
+ * name another block.
  * -EROFS    the view is read-only; -EUCLEAN the segment is damaged
  * Threads and processes: safe, lock-free. Since 0.1.
  */
@@ -82,14 +84,16 @@ SHALE_API int shale_publish(struct shale_segment *segment, void *ptr);
  * either both or a freed block.
  * `location` is 8-byte aligned, inside a published block. Whoever removes the ref from the word
  * later uses shale_take_at(), or calls shale_publish() on the block before removing it.
- * -EAGAIN *location held something else; -EINVAL bad arguments; -EROFS. Since 0.1.
+ * -EAGAIN *location held something else; -EINVAL ptr is no live block, or location is misaligned or
+ * not inside a published block; -EROFS. Since 0.1.
  */
 SHALE_API int shale_publish_at(struct shale_segment *segment, void *ptr, uint64_t *location,
 			       uint64_t expected);
 
 /*
  * Removes the ref from *location (leaving 0) and hands the block to the caller, who frees it.
- * Returns 0 and the block, -ENOENT if the word is 0, -EUCLEAN if it holds no block. Since 0.1.
+ * Returns 0 and the block; -ENOENT the word is 0; -EINVAL it holds no live block's ref, or location
+ * is no word of the heap; -EAGAIN it changed a million times meanwhile; -EROFS. Since 0.1.
  */
 SHALE_API int shale_take_at(struct shale_segment *segment, uint64_t *location, void **ret_ptr);
 

@@ -24,8 +24,8 @@ struct shale_map;
 struct shale_map_options {
 	size_t size;
 	uint64_t expected_entries; /* sizes the table when the map is made; default 65,536,
-				      range 1 .. 2^32. A map does not grow yet: beyond about
-				      four times this number puts answer -ENOSPC */
+				      range 1 .. 2^32. A map does not grow yet: see -ENOSPC
+				      of shale_map_put() */
 	uint32_t flags;            /* SHALE_MAP_* */
 };
 
@@ -48,7 +48,9 @@ SHALE_API void shale_map_close(struct shale_map *map);
  * Binds key to value, whether the key was there or not. Keys and values may have 0 bytes; a key at
  * most 4 GiB - 1, a value as much as the heap can hold.
  * 0 the key is new; 1 an old value was replaced
- * -ENOMEM no memory; -ENOSPC the table is full and cannot grow yet; -EROFS; -EUCLEAN damaged
+ * -ENOMEM no memory; -EROFS; -EUCLEAN damaged; -EINVAL bytes without a pointer, key above 4 GiB - 1
+ * -ENOSPC the places that this key's hash can use are full, and the table cannot grow yet: not before
+ *  about four times expected_entries. Other keys may still fit; deleting others need not help this one
  * Threads and processes: safe, lock-free, linearizable. Since 0.1.
  */
 SHALE_API int shale_map_put(struct shale_map *map, const void *key, size_t key_size,
@@ -60,7 +62,7 @@ SHALE_API int shale_map_insert(struct shale_map *map, const void *key, size_t ke
 
 /*
  * Copies the value of key to buffer, at most buffer_size bytes; *ret_value_size is its full size.
- * The copy is of one instant. buffer may be NULL if buffer_size is 0.
+ * The copy is of one instant. buffer may be NULL if buffer_size is 0, ret_value_size always.
  * -EAGAIN only for a view without a lane (read-only, or no lane left): about a million copies in a
  * row were overtaken by writers.
  * 0 found; -ENOENT no such key; -EMSGSIZE found but larger than the buffer (its first bytes and its
@@ -91,7 +93,7 @@ SHALE_API void shale_map_cursor_init(struct shale_map_cursor *cursor);
 /*
  * Copies the next entry. A key that is there during the whole scan is returned exactly once; one
  * that comes or goes meanwhile, at most once each time it was inserted.
- * *ret_key_size and *ret_value_size are full sizes; too small a buffer gives -EMSGSIZE, and the
+ * *ret_key_size and *ret_value_size are full sizes (NULL: not wanted); too small a buffer gives -EMSGSIZE, and the
  * cursor stays, so that the call can be repeated with larger ones.
  * 1 an entry; 0 the scan is over; -EMSGSIZE; -EUCLEAN. Works on read-only views. Since 0.1.
  */

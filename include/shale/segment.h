@@ -217,7 +217,9 @@ SHALE_API int shale_check(struct shale_segment *segment, shale_check_callback ca
  *
  * shale_root_publish() binds the name to the block at ptr, which becomes published.
  * -EEXIST the name is bound already; -ENOSPC all 512 roots are taken; -EINVAL bad name or pointer;
- * -ENOMEM; -EROFS. shale_root_find() returns 0 and the ref, or -ENOENT. Since 0.1.
+ * -ENOMEM; -EROFS. The block should then never be freed: its root would dangle.
+ * shale_root_find() returns 0 and the ref; -ENOENT no such name; -EPROTOTYPE the name is that of a map
+ * or channel; -EINVAL bad name; -EUCLEAN damaged. Since 0.1.
  */
 SHALE_API int shale_root_publish(struct shale_segment *segment, const char *name, void *ptr);
 SHALE_API int shale_root_find(struct shale_segment *segment, const char *name, shale_ref *ret_ref);

@@ -48,6 +48,12 @@ static inline unsigned lowest_bit(uint64_t value)
 	return (unsigned)__builtin_ctzll(value);
 }
 
+/* Is there a pointer wherever there are bytes? */
+static inline bool bytes_given(const void *bytes, size_t size)
+{
+	return bytes != NULL || size == 0;
+}
+
 /* offset + size stays inside limit, without overflow. */
 static inline bool range_fits(uint64_t offset, uint64_t size, uint64_t limit)
 {

@@ -257,11 +257,14 @@ SHALE_API int shale_channel_receive(struct shale_channel *channel, void *buffer,
 		.ret_size = ret_size,
 	};
 	struct shale_event *data;
+	size_t unwanted;
 	uint32_t ticket;
 	int r;
 
-	if (channel == NULL || ret_size == NULL || (buffer == NULL && buffer_size > 0))
+	if (channel == NULL || !bytes_given(buffer, buffer_size))
 		return -EINVAL;
+	if (ret_size == NULL)
+		receiver.ret_size = &unwanted;
 	r = lane_enter(channel->view, &receiver.lane);
 	if (r < 0)
 		return r;

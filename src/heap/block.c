@@ -45,6 +45,30 @@ int block_find(struct shale_segment *view, uint64_t offset, struct block_place *
 	return 0;
 }
 
+int heap_block_around(struct shale_segment *view, uint64_t offset, uint64_t *ret_start)
+{
+	uint64_t slab = slab_of_offset(view, offset), word;
+	const struct bin_info *bin;
+	uint64_t inner;
+
+	if (!view_in_heap(view, offset, 1) || !slab_known(view, slab))
+		return -EINVAL;
+	/* pairs: slab.word - the bin, or the head of the span. */
+	word = load_acquire(slab_word(view, slab));
+	if (slab_word_state(word) == SLAB_BODY)
+		slab = slab_word_head(word);
+	if (slab_word_state(word) == SLAB_BODY || slab_word_state(word) == SLAB_SPAN) {
+		*ret_start = slab_offset(view, slab);
+		return view_in_heap(view, *ret_start, 1) ? 0 : view_damaged(view);
+	}
+	bin = &bin_table[slab_word_bin(word)];
+	if (bin->size == 0)
+		return -EINVAL;
+	inner = offset % SLAB_SIZE;
+	*ret_start = offset - inner % bin->size;
+	return 0;
+}
+
 int heap_block_state(struct shale_segment *view, uint64_t offset, uint64_t *ret_usable)
 {
 	struct block_place place;

@@ -45,6 +45,9 @@ enum heap_block { HEAP_BLOCK_FREE = 0, HEAP_BLOCK_LIVE = 1, HEAP_BLOCK_PUBLISHED
 /* What the facts say about the block at offset; *ret_usable (may be NULL) its size. -EINVAL. */
 int heap_block_state(struct shale_segment *view, uint64_t offset, uint64_t *ret_usable);
 
+/* The start of the block in which offset lies, live or not. -EINVAL there is none. */
+int heap_block_around(struct shale_segment *view, uint64_t offset, uint64_t *ret_start);
+
 /* The address of `size` bytes at offset if they lie in the heap, else NULL. */
 static inline void *heap_at(const struct shale_segment *view, uint64_t offset, uint64_t size)
 {

@@ -159,12 +159,15 @@ int shale_publish_at(struct shale_segment *segment, void *ptr, uint64_t *locatio
 {
 	uint64_t offset = view_offset_of(segment, ptr);
 	uint64_t place = view_offset_of(segment, location);
+	uint64_t around;
 	struct lane *lane;
 	int r = lane_enter(segment, &lane);
 
 	if (r < 0)
 		return r;
-	if (!view_in_heap(segment, place, 8))
+	/* a place that goes with its allocator would take along what it holds */
+	if (heap_block_around(segment, place, &around) < 0 ||
+	    heap_block_state(segment, around, NULL) != HEAP_BLOCK_PUBLISHED)
 		return -EINVAL;
 	return heap_publish_at(segment, lane, offset, 0, place, expected);
 }
@@ -262,7 +265,7 @@ int shale_take_at(struct shale_segment *segment, uint64_t *location, void **ret_
 		return -EINVAL;
 	do {
 		if (tries++ == TAKE_TRIES)
-			return view_damaged(segment);
+			return -EAGAIN;
 		/* pairs: heap.place - the block behind the ref is complete. */
 		offset = load_acquire(location);
 		if (offset == 0)
@@ -270,7 +273,7 @@ int shale_take_at(struct shale_segment *segment, uint64_t *location, void **ret_
 		if (heap_block_state(segment, offset, NULL) < HEAP_BLOCK_LIVE) {
 			/* taken and freed meanwhile, or no ref at all */
 			if (load_acquire(location) == offset)
-				return view_damaged(segment);
+				return -EINVAL;
 			continue;
 		}
 		/* repeats only when another peer changed the word */

@@ -148,7 +148,7 @@ SHALE_API int shale_map_open(struct shale_segment *segment, const char *name,
 	uint64_t root = 0;
 	int r;
 
-	r = open_options_read(options, &own);
+	r = ret_map == NULL ? -EINVAL : open_options_read(options, &own);
 	if (r == 0)
 		r = open_root(segment, name, &own, &root);
 	if (r < 0)
@@ -267,10 +267,14 @@ SHALE_API int shale_map_get(struct shale_map *map, const void *key, size_t key_s
 {
 	struct request request = {.buffer = buffer, .buffer_size = buffer_size};
 	struct lane *lane;
+	size_t unwanted;
 	int r;
 
-	if (key_size > UINT32_MAX)
+	if (key_size > UINT32_MAX || !bytes_given(key, key_size) ||
+	    !bytes_given(buffer, buffer_size))
 		return -EINVAL;
+	if (ret_value_size == NULL)
+		ret_value_size = &unwanted;
 	request.key = map_key_make(map, key, (uint32_t)key_size);
 	r = get_optimistic(map, &request, MAP_OPTIMISTIC_ATTEMPTS, false, ret_value_size);
 	if (r != -EAGAIN)

@@ -159,8 +159,15 @@ SHALE_API int shale_map_cursor_next(struct shale_map *map, struct shale_map_curs
 		.last = {cursor->position, cursor->reserved[0]},
 	};
 	uint64_t first = scan.begun ? map_bucket_number(map, cursor->position) : 0;
+	size_t sizes[2]; /* for those that the caller does not want */
 	int r;
 
+	if (!bytes_given(key, key_buffer_size) || !bytes_given(value, value_buffer_size))
+		return -EINVAL;
+	if (ret_key_size == NULL)
+		ret_key_size = &sizes[0];
+	if (ret_value_size == NULL)
+		ret_value_size = &sizes[1];
 	if (cursor->reserved[1] >= CURSOR_OVER)
 		return 0;
 	r = scan_next(&scan, first, &buffers);

@@ -265,6 +265,8 @@ static int map_write(struct shale_map *map, const void *key, size_t key_size, co
 	struct write write;
 	int r;
 
+	if (!bytes_given(key, key_size) || !bytes_given(value, value_size))
+		return -EINVAL;
 	r = write_begin(map, key, key_size, &write);
 	if (r < 0)
 		return r;
@@ -349,6 +351,8 @@ SHALE_API int shale_map_delete(struct shale_map *map, const void *key, size_t ke
 	struct write write;
 	int r;
 
+	if (!bytes_given(key, key_size))
+		return -EINVAL;
 	r = write_begin(map, key, key_size, &write);
 	if (r < 0)
 		return r;

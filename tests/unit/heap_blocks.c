@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "heaps.h"
+#include "segment/view.h"
 
 FIXTURE(heap_blocks)
 {
@@ -259,18 +260,26 @@ TEST_F(heap_blocks, publish_at_and_take_at_move_a_block)
 {
 	uint64_t *place = shale_alloc_zeroed(self->segment, 64);
 	char *block = shale_alloc(self->segment, 64), *other = shale_alloc(self->segment, 64);
+	uint64_t *unpublished = shale_alloc_zeroed(self->segment, 100000);
 	void *taken = NULL;
 
 	ASSERT_OK(shale_publish(self->segment, place));
 	EXPECT_ERRNO(-ENOENT, shale_take_at(self->segment, place, &taken));
 	EXPECT_OK(shale_publish_at(self->segment, block, place, 0));
 	EXPECT_ERRNO(-EAGAIN, shale_publish_at(self->segment, other, place, 0));
-	EXPECT_EQ(heap_counts(self->segment).own_blocks, 1);
+	EXPECT_EQ(heap_counts(self->segment).own_blocks, 2);
 	EXPECT_OK(shale_take_at(self->segment, place, &taken));
 	EXPECT_PTR_EQ(taken, block);
 	EXPECT_EQ(*place, 0);
 	*place = 17;
-	EXPECT_ERRNO(-EUCLEAN, shale_take_at(self->segment, place, &taken));
+	EXPECT_ERRNO(-EINVAL, shale_take_at(self->segment, place, &taken));
+	EXPECT_EQ(*place, 17);
+	/* the word is the user's: what it holds says nothing about the segment */
+	EXPECT_FALSE(self->segment->damaged);
+	EXPECT_ERRNO(-EINVAL, shale_publish_at(self->segment, other, unpublished + 1, 0));
+	EXPECT_OK(shale_publish(self->segment, unpublished));
+	EXPECT_OK(shale_publish_at(self->segment, block, unpublished + 1, 0));
+	EXPECT_OK(shale_take_at(self->segment, unpublished + 1, &taken));
 	EXPECT_ERRNO(-EINVAL, shale_publish_at(self->segment, other, place + 100000000, 0));
 	EXPECT_OK(shale_free(self->segment, block));
 	EXPECT_OK(shale_free(self->segment, other));

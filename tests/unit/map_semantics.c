@@ -187,3 +187,28 @@ TEST_F(map, churn_leaves_nothing_behind)
 	EXPECT_EQ(heap_counts(self->segment).live_blocks, before.live_blocks);
 	EXPECT_EQ(heap_counts(self->segment).live_bytes, before.live_bytes);
 }
+
+TEST_F(map, null_where_bytes_should_be_is_an_error_and_sizes_are_optional)
+{
+	struct shale_map_cursor cursor;
+	char key[8], value[8];
+
+	EXPECT_ERRNO(-EINVAL, shale_map_put(self->map, NULL, 1, "v", 1));
+	EXPECT_ERRNO(-EINVAL, shale_map_put(self->map, "k", 1, NULL, 5));
+	EXPECT_ERRNO(-EINVAL, shale_map_insert(self->map, "k", 1, NULL, 5));
+	EXPECT_ERRNO(-EINVAL, shale_map_get(self->map, NULL, 1, value, 8, NULL));
+	EXPECT_ERRNO(-EINVAL, shale_map_get(self->map, "k", 1, NULL, 8, NULL));
+	EXPECT_ERRNO(-EINVAL, shale_map_delete(self->map, NULL, 1));
+	EXPECT_ERRNO(-EINVAL, shale_map_open(self->segment, "m", NULL, NULL));
+	EXPECT_EQ(shale_map_put(self->map, NULL, 0, NULL, 0), 0);
+	EXPECT_EQ(shale_map_get(self->map, NULL, 0, NULL, 0, NULL), 0);
+	EXPECT_EQ(shale_map_put(self->map, "k", 1, "v", 1), 0);
+	EXPECT_ERRNO(-EMSGSIZE, shale_map_get(self->map, "k", 1, NULL, 0, NULL));
+	EXPECT_EQ(shale_map_get(self->map, "k", 1, value, 8, NULL), 0);
+	shale_map_cursor_init(&cursor);
+	EXPECT_ERRNO(-EINVAL,
+		     shale_map_cursor_next(self->map, &cursor, NULL, 8, NULL, value, 8, NULL));
+	EXPECT_EQ(shale_map_cursor_next(self->map, &cursor, key, 8, NULL, value, 8, NULL), 1);
+	EXPECT_EQ(shale_map_cursor_next(self->map, &cursor, key, 8, NULL, value, 8, NULL), 1);
+	EXPECT_EQ(shale_map_cursor_next(self->map, &cursor, key, 8, NULL, value, 8, NULL), 0);
+}
