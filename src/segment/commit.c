@@ -39,12 +39,23 @@ static int commit_placed(struct shale_segment *view, int fd, uint64_t offset, ui
 }
 
 /*
+ * The page of an arena that is committed first, and whose node the huge page takes. Interleaving on
+ * shmem goes by the number of the 4 KiB page in the file: the first pages of arenas are 512 apart and
+ * would all be of one node of two. Taken this way they are 521 apart, a prime, and so go through any
+ * number of nodes, or of weights, in turn.
+ */
+static uint64_t first_page_of(uint64_t offset)
+{
+	return offset + (offset >> ARENA_SHIFT) * KIB(4) * 9 % ARENA_SIZE;
+}
+
+/*
  * One resident page is enough for the kernel to make the whole arena one huge page; the commit that
  * follows then finds nothing to do. Any failure leaves 4 KiB pages, which are as good.
  */
 static void commit_huge(struct shale_segment *view, int fd, uint64_t offset)
 {
-	if (os_commit(fd, offset, KIB(4)) == 0)
+	if (os_commit(fd, first_page_of(offset), KIB(4)) == 0)
 		(void)os_advise(view->base + offset, ARENA_SIZE, OS_COLLAPSE);
 }
 

@@ -1,0 +1,433 @@
+/*
+ * numa_placement.c - blocks lie on the nodes that were asked for, whoever commits them, on every kind
+ * of page; a full node is ENOMEM or the fallback, never a signal; a bad node is refused with a reason.
+ *
+ * What lies where is asked of the kernel (move_pages), not of the library. Runs on any machine; with
+ * one node, which is most, only what needs one: tests/guest/run boots a guest with two.
+ *
+ * Owner:     a test owns its segment; the pools of huge pages are hugepages.h's to lend.
+ * Invariant: the policy asked for is never that which the CPU alone would bring about: the test runs
+ *            on a CPU of another node.
+ * Lifetime:  segments go with their test, and with them their pages.
+ * Death:     nothing outlives a test.
+ */
+#include "lib/harness.h"
+#include "lib/hugepages.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <shale/heap.h>
+#include <shale/segment.h>
+
+enum { MAX_NODES = 64, MAX_PAGES = 4096, MIB = 1 << 20 };
+enum { BLOCKS = 8, BLOCK_BYTES = 2 * MIB, POOL_PAGES = 16 };
+
+/* ---- the machine ---- */
+
+/* The numbers of a list like "0-1,4" as bits; those above 63 are left out. */
+static uint64_t read_list(const char *path)
+{
+	char text[256] = "", *at = text;
+	uint64_t bits = 0;
+	FILE *file = fopen(path, "re");
+
+	if (!file)
+		return 0;
+	if (!fgets(text, sizeof(text), file))
+		text[0] = '\0';
+	fclose(file);
+	while (*at >= '0' && *at <= '9') {
+		unsigned long first = strtoul(at, &at, 10), last = first;
+
+		if (*at == '-')
+			last = strtoul(at + 1, &at, 10);
+		for (; first <= last && first < 64; first++)
+			bits |= UINT64_C(1) << first;
+		at += *at == ',';
+	}
+	return bits;
+}
+
+static uint64_t memory_nodes(void)
+{
+	uint64_t nodes = read_list("/sys/devices/system/node/has_memory");
+
+	return nodes ? nodes : 1;
+}
+
+/* The lowest node with memory, and the next; fewer end the test as skipped. */
+static void need_two_nodes(unsigned *ret_first, unsigned *ret_second)
+{
+	uint64_t nodes = memory_nodes();
+
+	if ((nodes & (nodes - 1)) == 0)
+		SKIP("only one NUMA node");
+	*ret_first = (unsigned)__builtin_ctzll(nodes);
+	*ret_second = (unsigned)__builtin_ctzll(nodes & (nodes - 1));
+}
+
+static void run_on_node(unsigned node)
+{
+	char path[96];
+	uint64_t cpus;
+	cpu_set_t set;
+
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%u/cpulist", node);
+	cpus = read_list(path);
+	if (cpus == 0)
+		SKIP("fewer than two NUMA nodes with CPUs");
+	CPU_ZERO(&set);
+	CPU_SET((unsigned)__builtin_ctzll(cpus), &set);
+	ASSERT_SYS(sched_setaffinity(0, sizeof(set), &set));
+}
+
+/* ---- segments and their pages ---- */
+
+VARIANT_SET(pages) = {
+	{"4k", SHALE_PAGES_4K, NULL}, {"thp", SHALE_PAGES_THP, NULL}, {"2m", SHALE_PAGES_2M, NULL}};
+
+static char reason[256];
+
+static struct shale_segment_options options_for(enum shale_pages pages,
+						enum shale_placement placement, uint64_t nodes)
+{
+	reason[0] = '\0';
+	return (struct shale_segment_options){
+		.size = sizeof(struct shale_segment_options),
+		.capacity_bytes = 64 * MIB,
+		.pages = pages,
+		.placement = placement,
+		.nodes = {{nodes}},
+		.reason = reason,
+		.reason_size = sizeof(reason),
+	};
+}
+
+static struct shale_segment *create(enum shale_pages pages, enum shale_placement placement,
+				    uint64_t nodes)
+{
+	struct shale_segment_options options = options_for(pages, placement, nodes);
+	struct shale_segment *segment = NULL;
+	int r = shale_segment_create(&options, &segment);
+
+	if (r < 0)
+		TEST_LOG("%s", reason);
+	ASSERT_OK(r);
+	return segment;
+}
+
+/* Enough for a test on each node, when huge pages are what it runs on. */
+static void need_pool(enum shale_pages pages)
+{
+	uint64_t nodes = memory_nodes();
+
+	if (pages != SHALE_PAGES_2M)
+		return;
+	for (unsigned node = 0; node < MAX_NODES; node++)
+		if (nodes >> node & 1)
+			hugepages_require_free(2 * MIB, (int)node, POOL_PAGES);
+}
+
+struct spread {
+	unsigned pages[MAX_NODES];
+	unsigned total;
+};
+
+/* Adds where each 4 KiB of the block lies. Written to by the caller: every page is there. */
+static void add_spread(struct spread *spread, void *block, size_t size)
+{
+	static void *pages[MAX_PAGES];
+	static int nodes[MAX_PAGES];
+	uintptr_t first = (uintptr_t)block & ~UINT64_C(4095);
+	size_t count = ((uintptr_t)block + size - first + 4095) / 4096;
+
+	ASSERT_LE(count, MAX_PAGES);
+	for (size_t i = 0; i < count; i++)
+		pages[i] = (char *)first + i * 4096;
+	ASSERT_SYS(syscall(SYS_move_pages, 0, count, pages, NULL, nodes, 0));
+	for (size_t i = 0; i < count; i++) {
+		ASSERT_GE(nodes[i], 0);
+		ASSERT_LT(nodes[i], MAX_NODES);
+		spread->pages[nodes[i]]++;
+	}
+	spread->total += (unsigned)count;
+}
+
+/* Blocks of 2 MiB and of 1 KiB, written to; where they lie. They are not freed. */
+static struct spread spread_of_blocks(struct shale_segment *segment)
+{
+	struct spread spread = {0};
+
+	for (unsigned i = 0; i < BLOCKS; i++) {
+		char *block = shale_alloc(segment, BLOCK_BYTES);
+
+		ASSERT_NOT_NULL(block);
+		memset(block, 1, BLOCK_BYTES);
+		add_spread(&spread, block, BLOCK_BYTES);
+	}
+	for (unsigned i = 0; i < 512; i++) {
+		char *block = shale_alloc(segment, 1024);
+
+		ASSERT_NOT_NULL(block);
+		memset(block, 2, 1024);
+		add_spread(&spread, block, 1024);
+	}
+	return spread;
+}
+
+static void expect_all_on(const struct spread *spread, unsigned node)
+{
+	if (!EXPECT_EQ(spread->pages[node], spread->total))
+		for (unsigned n = 0; n < MAX_NODES; n++)
+			if (spread->pages[n] > 0)
+				TEST_LOG("node %u: %u pages", n, spread->pages[n]);
+}
+
+/* ---- the asked nodes ---- */
+
+static void check_one_node(enum shale_pages pages, enum shale_placement placement, unsigned cpu_of,
+			   unsigned node)
+{
+	struct shale_segment *segment;
+	struct spread spread;
+
+	run_on_node(cpu_of);
+	segment = create(pages, placement, UINT64_C(1) << node);
+	spread = spread_of_blocks(segment);
+	expect_all_on(&spread, node);
+	EXPECT_EQ(shale_check(segment, NULL, NULL), 0);
+	ASSERT_OK(shale_segment_detach(segment));
+}
+
+TEST_V(numa_placement, bind_is_the_node_asked_for_not_the_cpus, pages)
+{
+	enum shale_pages pages = (enum shale_pages)variant->value;
+	unsigned first, second;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	check_one_node(pages, SHALE_PLACE_BIND, first, second);
+	check_one_node(pages, SHALE_PLACE_BIND, second, first);
+}
+
+TEST_V(numa_placement, preferred_is_the_node_asked_for_while_it_has_room, pages)
+{
+	enum shale_pages pages = (enum shale_pages)variant->value;
+	unsigned first, second;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	check_one_node(pages, SHALE_PLACE_PREFERRED_MANY, first, second);
+	check_one_node(pages, SHALE_PLACE_PREFERRED_MANY, second, first);
+}
+
+TEST_V(numa_placement, local_is_the_node_of_who_commits, pages)
+{
+	enum shale_pages pages = (enum shale_pages)variant->value;
+	unsigned first, second;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	check_one_node(pages, SHALE_PLACE_LOCAL, second, second);
+	check_one_node(pages, SHALE_PLACE_LOCAL, first, first);
+}
+
+static void check_both_nodes(enum shale_pages pages, enum shale_placement placement)
+{
+	struct shale_segment *segment;
+	struct spread spread;
+	unsigned first, second;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	run_on_node(first);
+	segment = create(pages, placement, UINT64_C(1) << first | UINT64_C(1) << second);
+	spread = spread_of_blocks(segment);
+	EXPECT_EQ(spread.pages[first] + spread.pages[second], spread.total);
+	/* Turn by turn: equal, but for the small blocks and where the turns begin. */
+	EXPECT_GE(spread.pages[first] * 5, spread.total * 2);
+	EXPECT_GE(spread.pages[second] * 5, spread.total * 2);
+	TEST_LOG("%u pages on the first, %u on the second", spread.pages[first],
+		 spread.pages[second]);
+	ASSERT_OK(shale_segment_detach(segment));
+}
+
+TEST_V(numa_placement, interleave_takes_the_nodes_in_turn, pages)
+{
+	check_both_nodes((enum shale_pages)variant->value, SHALE_PLACE_INTERLEAVE);
+}
+
+/* The kernel's weights are equal unless set; before 6.9 this is interleave. */
+TEST_V(numa_placement, weighted_takes_the_nodes_in_turn, pages)
+{
+	check_both_nodes((enum shale_pages)variant->value, SHALE_PLACE_WEIGHTED);
+}
+
+/* On huge pages a policy is that of the process that commits: each must know what was asked for. */
+TEST_V(numa_placement, bind_holds_for_every_process, pages)
+{
+	enum shale_pages pages = (enum shale_pages)variant->value;
+	struct shale_segment *segment, *other = NULL;
+	struct spread spread;
+	unsigned first, second;
+	pid_t pid;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	run_on_node(first);
+	segment = create(pages, SHALE_PLACE_BIND, UINT64_C(1) << second);
+	pid = test_fork();
+	ASSERT_SYS(pid);
+	if (pid == 0) {
+		ASSERT_OK(shale_segment_attach(shale_segment_fd(segment), NULL, &other));
+		spread = spread_of_blocks(other);
+		expect_all_on(&spread, second);
+		ASSERT_OK(shale_segment_detach(other));
+		test_child_exit();
+	}
+	EXPECT_TRUE(test_join(pid, 20000));
+	ASSERT_OK(shale_segment_detach(segment));
+}
+
+/* ---- nodes without room ---- */
+
+/* Blocks on 2 MiB pages of one node until that is refused, with the error it was refused with. */
+static unsigned fill(struct shale_segment *segment, unsigned limit, struct spread *ret_spread,
+		     int *ret_error)
+{
+	unsigned count = 0;
+
+	*ret_spread = (struct spread){0};
+	*ret_error = 0;
+	while (count < limit) {
+		char *block = shale_alloc(segment, BLOCK_BYTES);
+
+		if (!block) {
+			*ret_error = errno;
+			break;
+		}
+		memset(block, 3, BLOCK_BYTES);
+		add_spread(ret_spread, block, BLOCK_BYTES);
+		count++;
+	}
+	return count;
+}
+
+/* A segment bound to the node, larger than the node's pool. */
+static struct shale_segment *create_larger_than_pool(enum shale_placement placement, unsigned node,
+						     uint64_t pool)
+{
+	struct shale_segment_options options =
+		options_for(SHALE_PAGES_2M, placement, UINT64_C(1) << node);
+	struct shale_segment *segment = NULL;
+
+	options.capacity_bytes = (pool + 32) * 2 * MIB;
+	ASSERT_OK(shale_segment_create(&options, &segment));
+	return segment;
+}
+
+/* Then the node has no huge page at all: not for a new segment either, but AUTO finds others. */
+static void check_nothing_left(unsigned node)
+{
+	struct shale_segment_options options =
+		options_for(SHALE_PAGES_2M, SHALE_PLACE_BIND, UINT64_C(1) << node);
+	struct shale_segment_figures stat = {.size = sizeof(stat)};
+	struct shale_segment *segment = NULL;
+	struct spread spread;
+
+	EXPECT_ERRNO(-ENOMEM, shale_segment_create(&options, &segment));
+	EXPECT_NE(reason[0], '\0');
+	segment = create(SHALE_PAGES_AUTO, SHALE_PLACE_BIND, UINT64_C(1) << node);
+	ASSERT_OK(shale_segment_stat(segment, &stat));
+	EXPECT_NE(stat.pages, SHALE_PAGES_2M);
+	spread = spread_of_blocks(segment);
+	expect_all_on(&spread, node);
+	ASSERT_OK(shale_segment_detach(segment));
+}
+
+TEST_TIMEOUT(numa_placement, bind_to_an_empty_pool_is_enomem, 60)
+{
+	struct shale_segment *segment;
+	struct spread spread;
+	unsigned first, second, count;
+	uint64_t pool, elsewhere;
+	int error;
+
+	need_two_nodes(&first, &second);
+	need_pool(SHALE_PAGES_2M);
+	run_on_node(first);
+	pool = hugepages_free(2 * MIB, (int)second);
+	elsewhere = hugepages_free(2 * MIB, (int)first);
+	segment = create_larger_than_pool(SHALE_PLACE_BIND, second, pool);
+	count = fill(segment, (unsigned)pool + 32, &spread, &error);
+	EXPECT_EQ(error, ENOMEM);
+	EXPECT_GE(count, pool / 2);
+	expect_all_on(&spread, second);
+	EXPECT_EQ(hugepages_free(2 * MIB, (int)first), elsewhere);
+	while (shale_alloc(segment, 16384))
+		; /* the last page's remains */
+	if (hugepages_free(2 * MIB, (int)second) == 0)
+		check_nothing_left(second);
+	else
+		TEST_FAIL("the node still has huge pages");
+	EXPECT_EQ(shale_check(segment, NULL, NULL), 0);
+	ASSERT_OK(shale_segment_detach(segment));
+	EXPECT_EQ(hugepages_free(2 * MIB, (int)second), pool);
+}
+
+TEST_TIMEOUT(numa_placement, preferred_goes_on_elsewhere_when_the_pool_is_empty, 60)
+{
+	struct shale_segment *segment;
+	struct spread spread;
+	unsigned first, second, wanted;
+	uint64_t pool;
+	int error;
+
+	need_two_nodes(&first, &second);
+	need_pool(SHALE_PAGES_2M);
+	run_on_node(second);
+	pool = hugepages_free(2 * MIB, (int)second);
+	segment = create_larger_than_pool(SHALE_PLACE_PREFERRED_MANY, second, pool);
+	wanted = (unsigned)pool + 4;
+	EXPECT_EQ(fill(segment, wanted, &spread, &error), wanted);
+	EXPECT_GT(spread.pages[first], 0);
+	EXPECT_GT(spread.pages[second], spread.pages[first]);
+	EXPECT_EQ(shale_check(segment, NULL, NULL), 0);
+	ASSERT_OK(shale_segment_detach(segment));
+}
+
+/* ---- nodes that are none ---- */
+
+static void expect_refused(enum shale_pages pages, enum shale_placement placement, uint64_t nodes,
+			   const char *why)
+{
+	struct shale_segment_options options = options_for(pages, placement, nodes);
+	struct shale_segment *segment = NULL;
+
+	EXPECT_ERRNO(-EINVAL, shale_segment_create(&options, &segment));
+	EXPECT_NULL(segment);
+	if (!strstr(reason, why))
+		TEST_FAIL("the reason is: %s", reason);
+}
+
+TEST_V(numa_placement, a_node_that_is_none_is_refused_with_a_reason, pages)
+{
+	enum shale_pages pages = (enum shale_pages)variant->value;
+	uint64_t nodes = memory_nodes(), absent = ~nodes & (nodes + 1);
+	char why[32];
+
+	test_expect_no_fd_leak();
+	snprintf(why, sizeof(why), "node %d", __builtin_ctzll(absent));
+	for (unsigned mode = SHALE_PLACE_BIND; mode <= SHALE_PLACE_WEIGHTED; mode++) {
+		expect_refused(pages, (enum shale_placement)mode, absent, why);
+		expect_refused(pages, (enum shale_placement)mode, nodes | absent, why);
+		expect_refused(pages, (enum shale_placement)mode, 0, "needs nodes");
+	}
+}
