@@ -37,4 +37,6 @@ TEST(channel_last_look, before_the_deadline)
 	EXPECT_OK(shale_channel_receive(channel, &byte, 1, &size, shale_deadline_in(60000000)));
 	EXPECT_EQ(byte, 'x');
 	EXPECT_EQ(pthread_join(thread, NULL), 0);
+	shale_channel_close(channel);
+	EXPECT_OK(shale_segment_detach(segment));
 }

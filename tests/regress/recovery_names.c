@@ -70,7 +70,7 @@ static void expect_nothing_left(void (*body)(struct shale_segment *segment))
 	uint64_t live;
 	pid_t pid;
 
-	(void)map_named(segment, "m", 1);
+	shale_map_close(map_named(segment, "m", 1));
 	live = heap_counts(segment).live_bytes;
 	pid = test_fork();
 	ASSERT_SYS(pid);
@@ -83,6 +83,7 @@ static void expect_nothing_left(void (*body)(struct shale_segment *segment))
 	EXPECT_EQ(heap_counts(segment).live_bytes, live);
 	EXPECT_EQ(orphans(segment), 0);
 	heap_expect_clean(segment);
+	EXPECT_OK(shale_segment_detach(segment));
 }
 
 TEST(recovery_names, publish_at)

@@ -60,4 +60,6 @@ TEST(recovery_order, one_pass_is_not_enough)
 	EXPECT_EQ(shale_recover(segment), 2);
 	EXPECT_EQ(heap_counts(segment).live_bytes, live);
 	heap_expect_clean(segment);
+	shale_map_close(map);
+	EXPECT_OK(shale_segment_detach(segment));
 }

@@ -22,4 +22,5 @@ TEST(root_table, a_name_that_is_not_there)
 	EXPECT_EQ(shale_map_open(segment, "m", &exist, &map), -ENOENT);
 	EXPECT_EQ(shale_channel_open(segment, "c", &there, &channel), -ENOENT);
 	EXPECT_EQ(shale_map_open(segment, "m", NULL, &map), -ENOSPC);
+	EXPECT_OK(shale_segment_detach(segment));
 }
