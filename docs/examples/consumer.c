@@ -8,7 +8,7 @@ int main(int argc, char **argv)
 	uint64_t n, sum = 0;
 	if (shale_segment_attach(open(argv[argc - 1], O_RDWR), NULL, &segment) ||
 	    shale_channel_open(segment, "numbers", NULL, &numbers))
-		return 1;
+		return fprintf(stderr, "usage: consumer /proc/PID/fd/N, as producer says\n") > 0;
 	while (shale_channel_receive(numbers, &n, sizeof(n), &(size_t){0}, SHALE_NO_DEADLINE) == 0)
 		sum += n;
 	return printf("sum %llu\n", (unsigned long long)sum) < 0;

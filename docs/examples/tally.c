@@ -62,6 +62,7 @@ struct tally {
 	size_t member_count;
 	bool reduced; /* the reducer has ended well */
 	FILE *list;   /* the files that were read, NUL-separated, for grep */
+	FILE *json;   /* or NULL */
 	uint64_t random;
 	struct summary summary;
 };
@@ -103,9 +104,11 @@ static uint64_t parse_number(const char *name, const char *text, uint64_t least,
 	errno = 0;
 	value = strtoull(text, &end, 0);
 	if (errno != 0 || end == text || *end != '\0' || *text == '-' || value < least ||
-	    value > most)
-		tally_die(0, "--%s %s: a number from %" PRIu64 " to %" PRIu64, name, text, least,
-			  most);
+	    value > most) {
+		fprintf(stderr, "tally: --%s %s: a number from %" PRIu64 " to %" PRIu64 "\n", name,
+			text, least, most);
+		exit(2);
+	}
 	return value;
 }
 
@@ -117,7 +120,8 @@ static enum shale_pages parse_pages(const char *text)
 		if (strcmp(text, names[i]) == 0)
 			return (enum shale_pages)i;
 	}
-	tally_die(0, "--pages %s: auto, 4k, thp or 2m", text);
+	fprintf(stderr, "tally: --pages %s: auto, 4k, thp or 2m\n", text);
+	exit(2);
 }
 
 static struct options default_options(void)
@@ -481,12 +485,13 @@ static void run(struct tally *tally)
 	receive_news(tally, SHALE_NO_WAIT); /* file names that came last */
 	tally->summary.files = atomic_load_explicit(&tally->job->files, memory_order_relaxed);
 	tally->summary.bytes = atomic_load_explicit(&tally->job->bytes, memory_order_relaxed);
+	tally->summary.unread = atomic_load_explicit(&tally->job->unread, memory_order_relaxed);
 	tally->summary.chunks = atomic_load_explicit(&tally->job->chunks, memory_order_relaxed);
 }
 
 /* ---- the end ---- */
 
-/* Compares, says so in the last line, and returns the exit status. */
+/* Compares, says so in the last line, and returns the exit status: 0 if all named was read. */
 static int conclude(struct tally *tally, const struct totals *totals, int findings)
 {
 	const char *verdict = "counted";
@@ -505,9 +510,14 @@ static int conclude(struct tally *tally, const struct totals *totals, int findin
 		       differences, totals->used, findings);
 		return 1;
 	}
+	if (tally->summary.unread > 0)
+		printf("incomplete  %" PRIu64 " of what was named could not be read\n",
+		       tally->summary.unread);
+	if (tally->summary.files == 0)
+		printf("nothing     there is no file to count\n");
 	printf("%s: %" PRIu64 " files, %" PRIu64 " identifiers, %zu distinct, %u killed\n", verdict,
 	       tally->summary.files, totals->identifiers, totals->used, tally->summary.killed);
-	return 0;
+	return tally->summary.unread > 0;
 }
 
 static int report(struct tally *tally)
@@ -519,8 +529,8 @@ static int report(struct tally *tally)
 	totals_print_top(&totals, 20);
 	report_print(tally->segment, &tally->summary);
 	findings = report_check(tally->segment);
-	if (tally->options.json) {
-		r = report_write_json(tally->options.json, &totals, &tally->summary);
+	if (tally->json) {
+		r = report_write_json(tally->json, &totals, &tally->summary);
 		if (r < 0)
 			tally_die(r, "%s", tally->options.json);
 	}
@@ -543,6 +553,8 @@ static void prepare(struct tally *tally)
 	tally->list = tmpfile();
 	if (!tally->list)
 		tally_die(errno, "a list of files");
+	if (tally->options.json && !(tally->json = fopen(tally->options.json, "we")))
+		tally_die(errno, "%s", tally->options.json);
 	make_segment(tally);
 	make_job(tally);
 	r = tally_hub_open(tally->segment, &hub);
@@ -562,6 +574,8 @@ int main(int argc, char **argv)
 	status = report(&tally);
 	close_hub();
 	fclose(tally.list);
+	if (tally.json && fclose(tally.json) != 0)
+		tally_die(errno, "%s", tally.options.json);
 	free(tally.members);
 	shale_map_close(tally.results);
 	shale_channel_close(tally.news);

@@ -64,6 +64,7 @@ struct tally_job {
 	_Atomic uint64_t files; /* what the reader has read; final once it has sent the end */
 	_Atomic uint64_t bytes;
 	_Atomic uint64_t chunks;
+	_Atomic uint64_t unread; /* inputs named by the user that could not be read */
 	struct shale_event room; /* a place has become free */
 	struct tally_place places[];
 };

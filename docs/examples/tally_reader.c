@@ -24,6 +24,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+struct path {
+	char *name;
+	bool named; /* by the user, not found in a directory */
+};
+
 struct reader {
 	struct shale_segment *segment;
 	struct tally_job *job;
@@ -33,28 +38,35 @@ struct reader {
 	size_t used, room;
 	uint64_t number;       /* of that chunk */
 	uint64_t files, bytes; /* read so far */
-	char **paths;          /* of the regular files to read */
+	uint64_t unread;       /* of what the user has named */
+	struct path *paths;    /* of the regular files to read */
 	size_t path_count, path_room;
 	uint64_t expected_bytes; /* their sizes as the walk has seen them */
 	uint64_t *doom;          /* numbers of the chunks in which a worker is to be killed */
 };
 
-static void complain(int error, const char *path)
+/* What the user has named must be there; what lies in directories may come and go. */
+static void complain(struct reader *reader, bool named, const char *path, const char *what)
 {
-	fprintf(stderr, "tally: %s: %s, skipped\n", path, strerror(error));
+	fprintf(stderr, "tally: %s: %s, skipped\n", path, what);
+	reader->unread += named;
 }
 
 /* ---- the walk ---- */
 
-static void remember(struct reader *reader, const char *path)
+static void remember(struct reader *reader, const char *path, bool named)
 {
+	struct path *last;
+
 	if (reader->path_count == reader->path_room) {
 		reader->path_room = reader->path_room * 2 + 1024;
-		reader->paths = reallocarray(reader->paths, reader->path_room, sizeof(char *));
+		reader->paths =
+			reallocarray(reader->paths, reader->path_room, sizeof(*reader->paths));
 	}
-	if (!reader->paths || !(reader->paths[reader->path_count] = strdup(path)))
+	last = reader->paths ? &reader->paths[reader->path_count++] : NULL;
+	if (!last || !(last->name = strdup(path)))
 		tally_die(ENOMEM, "the list of files");
-	reader->path_count++;
+	last->named = named;
 }
 
 /* Regular files, as `find -H INPUT -type f` has them: only links given by the user are followed. */
@@ -69,19 +81,21 @@ static void walk(struct reader *reader, char *input)
 	while ((entry = fts_read(tree))) {
 		switch (entry->fts_info) {
 		case FTS_F:
-			remember(reader, entry->fts_path);
+			remember(reader, entry->fts_path, entry->fts_level == 0);
 			reader->expected_bytes += (uint64_t)entry->fts_statp->st_size;
 			break;
 		case FTS_DNR:
 		case FTS_ERR:
 		case FTS_NS:
-			complain(entry->fts_errno, entry->fts_path);
+			complain(reader, entry->fts_level == 0, entry->fts_path,
+				 strerror(entry->fts_errno));
 			break;
 		case FTS_DEFAULT:
+		case FTS_SLNONE: /* a link to nowhere: a plain link unless the user named it */
 			if (entry->fts_level == 0)
-				fprintf(stderr, "tally: %s: not a regular file, skipped\n", input);
+				complain(reader, true, input, "not a regular file");
 			break;
-		default: /* directories, links, and links to nowhere */
+		default: /* directories and links */
 			break;
 		}
 	}
@@ -288,13 +302,13 @@ static void announce_file(struct reader *reader, const char *path)
 	reader->files++;
 }
 
-static void read_file(struct reader *reader, const char *path)
+static void read_file(struct reader *reader, const struct path *path)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	int fd = open(path->name, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	ssize_t n = fd < 0 ? -errno : read_some(reader, fd);
 
 	if (n >= 0)
-		announce_file(reader, path);
+		announce_file(reader, path->name);
 	if (n > 0) {
 		while ((n = read_some(reader, fd)) > 0)
 			;
@@ -302,7 +316,7 @@ static void read_file(struct reader *reader, const char *path)
 		reader->chunk[reader->used++] = '\n';
 	}
 	if (n < 0)
-		complain((int)-n, path);
+		complain(reader, path->named, path->name, strerror((int)-n));
 	if (fd >= 0)
 		close(fd);
 }
@@ -323,6 +337,7 @@ static void finish(struct reader *reader)
 	atomic_store_explicit(&reader->job->files, reader->files, memory_order_relaxed);
 	atomic_store_explicit(&reader->job->bytes, reader->bytes, memory_order_relaxed);
 	atomic_store_explicit(&reader->job->chunks, reader->number, memory_order_relaxed);
+	atomic_store_explicit(&reader->job->unread, reader->unread, memory_order_relaxed);
 	r = shale_channel_send(done, &end, sizeof(end), SHALE_NO_DEADLINE);
 	if (r < 0)
 		tally_die(r, "channel %s", TALLY_DONE);
@@ -339,8 +354,8 @@ int main(int argc, char **argv)
 	walk_inputs(&reader);
 	plan_kills(&reader);
 	for (size_t i = 0; i < reader.path_count; i++) {
-		read_file(&reader, reader.paths[i]);
-		free(reader.paths[i]);
+		read_file(&reader, &reader.paths[i]);
+		free(reader.paths[i].name);
 	}
 	finish(&reader);
 	free(reader.paths);

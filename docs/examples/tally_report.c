@@ -239,13 +239,8 @@ int report_check(struct shale_segment *segment)
 }
 
 /* Identifiers need no escapes. */
-int report_write_json(const char *path, const struct totals *totals, const struct summary *summary)
+int report_write_json(FILE *file, const struct totals *totals, const struct summary *summary)
 {
-	FILE *file = fopen(path, "we");
-	int failed;
-
-	if (!file)
-		return -errno;
 	fprintf(file,
 		"{\"files\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"chunks\": %" PRIu64
 		", \"killed\": %u, \"seconds\": %.6f,\n \"identifiers\": %" PRIu64
@@ -258,6 +253,5 @@ int report_write_json(const char *path, const struct totals *totals, const struc
 		fprintf(file, "\": %" PRIu64, totals->counts[i].count);
 	}
 	fputs("}}\n", file);
-	failed = ferror(file);
-	return fclose(file) != 0 || failed ? -EIO : 0;
+	return fflush(file) != 0 || ferror(file) ? -EIO : 0;
 }

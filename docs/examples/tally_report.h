@@ -7,6 +7,8 @@
 #include "compare.h"
 #include "tally.h"
 
+#include <stdio.h>
+
 /* All counts, sorted by count_order(). */
 struct totals {
 	struct count *counts;
@@ -23,11 +25,12 @@ void totals_print_top(const struct totals *totals, size_t most);
 
 struct summary {
 	uint64_t files, bytes, chunks;
+	uint64_t unread; /* inputs that the user has named */
 	unsigned int workers, processes, killed;
 	double seconds;
 };
 void report_print(struct shale_segment *segment, const struct summary *summary);
-int report_write_json(const char *path, const struct totals *totals, const struct summary *summary);
+int report_write_json(FILE *file, const struct totals *totals, const struct summary *summary);
 
 /* Recovers what there is to recover and checks every structure; returns the number of findings. */
 int report_check(struct shale_segment *segment);

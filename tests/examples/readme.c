@@ -119,6 +119,29 @@ static void expect_success(pid_t pid)
 	EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
+static void expect_complaint(const char *argument)
+{
+	FILE *said;
+	char line[256] = "";
+	int status = -1;
+	pid_t consumer = start("consumer", argument, STDERR_FILENO, &said);
+
+	ASSERT_NOT_NULL(fgets(line, sizeof(line), said));
+	EXPECT_EQ(strncmp(line, "usage: consumer /proc/", 22), 0);
+	EXPECT_NULL(fgets(line, sizeof(line), said));
+	ASSERT_OK(test_reap(consumer, 20000, &status));
+	EXPECT_TRUE(WIFEXITED(status));
+	EXPECT_EQ(WEXITSTATUS(status), 1);
+	fclose(said);
+}
+
+TEST(readme, consumer_says_what_it_wants)
+{
+	expect_complaint(NULL);
+	expect_complaint("/proc/self/fd/9999");
+	expect_complaint("/dev/null");
+}
+
 TEST(readme, consumer_gets_all_that_the_producer_sends)
 {
 	FILE *said, *result;

@@ -262,8 +262,8 @@ static void expect_same_counts(struct tally_fixture *self)
 	free(text);
 }
 
-/* Runs on the tree; must say "equal", with that many files and kills. */
-static void expect_equal(struct tally_fixture *self, int status, int files, int kills)
+/* The run has ended with this status, and must say "equal", with that many files and kills. */
+static void expect_line(struct tally_fixture *self, int wanted, int status, int files, int kills)
 {
 	char start[32], end[32];
 	char *line = last_line(self);
@@ -271,10 +271,15 @@ static void expect_equal(struct tally_fixture *self, int status, int files, int 
 
 	snprintf(start, sizeof(start), "equal: %d files,", files);
 	tail = (size_t)snprintf(end, sizeof(end), " %d killed", kills);
-	if (!EXPECT_EQ(status, 0) || !EXPECT_EQ(strncmp(line, start, strlen(start)), 0) ||
+	if (!EXPECT_EQ(status, wanted) || !EXPECT_EQ(strncmp(line, start, strlen(start)), 0) ||
 	    !EXPECT_STR_EQ(line + (size > tail ? size - tail : 0), end))
 		show_output(self);
 	free(line);
+}
+
+static void expect_equal(struct tally_fixture *self, int status, int files, int kills)
+{
+	expect_line(self, 0, status, files, kills);
 }
 
 /* ---- tests ---- */
@@ -334,7 +339,12 @@ TEST_F_TIMEOUT(tally, more_kills_than_workers_and_chunks, 120)
 
 TEST_F(tally, nothing_to_count)
 {
+	char *text;
+
 	expect_equal(self, run_tally(self, self->tree, NULL), 0, 0);
+	text = read_all(self->output);
+	EXPECT_NOT_NULL(strstr(text, "\nnothing     there is no file to count\nequal: "));
+	free(text);
 	put(self, "empty", "", 0);
 	put(self, "empty too", "", 0);
 	expect_equal(self, run_tally(self, self->tree, NULL), 2, 0);
@@ -346,10 +356,58 @@ TEST_F(tally, what_cannot_be_read_is_reported_and_left_out)
 
 	put(self, "one", "one", 3);
 	snprintf(missing, sizeof(missing), "%s/missing", self->tree);
-	expect_equal(self, run_tally(self, self->tree, missing, device, NULL), 1, 1);
+	/* The rest is counted and compared all the same. */
+	expect_line(self, 1, run_tally(self, self->tree, missing, device, NULL), 1, 1);
 	text = read_all(self->output);
 	EXPECT_NOT_NULL(strstr(text, "missing: No such file or directory"));
 	EXPECT_NOT_NULL(strstr(text, "/dev/null: not a regular file"));
+	EXPECT_NOT_NULL(strstr(text, "\nincomplete  2 of what was named"));
+	free(text);
+}
+
+/* A link to nowhere that nobody has named is no error. */
+TEST_F(tally, only_what_was_named_must_be_there)
+{
+	char path[256];
+
+	put(self, "one", "one", 3);
+	snprintf(path, sizeof(path), "%s/nowhere", self->tree);
+	ASSERT_SYS(symlink("not there", path));
+	expect_equal(self, run_tally(self, self->tree, NULL), 1, 1);
+	expect_line(self, 1, run_tally(self, path, NULL), 0, 0);
+}
+
+static void expect_words(struct tally_fixture *self, const char *words)
+{
+	char *text = read_all(self->output);
+
+	if (!EXPECT_NOT_NULL(strstr(text, words)))
+		show_output(self);
+	free(text);
+}
+
+TEST_F(tally, words_it_cannot_use_end_it_with_2)
+{
+	static const char *const wrong[][2] = {{"--workers", "x"}, {"--workers", "0"},
+					       {"--kills", "-1"},  {"--chunk", "1k"},
+					       {"--pages", "3m"},  {"--bogus", "1"}};
+
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		EXPECT_EQ(run_tally(self, wrong[i][0], wrong[i][1], self->tree, NULL), 2);
+		expect_words(self, wrong[i][0]);
+	}
+}
+
+/* Before anything is counted. */
+TEST_F(tally, json_that_cannot_be_written_is_said_at_once)
+{
+	char *text;
+
+	snprintf(self->json, sizeof(self->json), "%s/no/json", self->directory);
+	EXPECT_EQ(run_tally(self, self->tree, NULL), 1);
+	expect_words(self, "no/json: No such file or directory");
+	text = read_all(self->output);
+	EXPECT_NULL(strstr(text, "\ninput "));
 	free(text);
 }
 

@@ -159,7 +159,7 @@ TEST(doctor, exits_1_without_proc)
 	TOOL(&answer, -1, "doctor", "--json");
 	tool_before_exec = NULL;
 	if (answer.status == 125)
-		SKIP("mount namespaces are not allowed here");
+		SKIP("mount namespaces are refused here");
 	EXPECT_EQ(answer.status, 1);
 	document = tool_json(&answer);
 	EXPECT_STR_EQ(tool_text(item_named(document, "kernel.proc"), "status"), "missing");

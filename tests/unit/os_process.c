@@ -117,7 +117,7 @@ TEST(os_process, other_pid_namespace_cannot_be_looked_at)
 	pid_t pid;
 
 	if (unshare(CLONE_NEWPID) < 0)
-		SKIP("no pid namespace: %s", test_errno_name(errno));
+		SKIP("pid namespaces are refused here: %s", test_errno_name(errno));
 	ASSERT_SYS(pipe2(ends, O_CLOEXEC));
 	pid = test_fork();
 	if (pid == 0) {

@@ -130,7 +130,7 @@ TEST_V(testlib_peers, new_namespaces_make_it_pid_one, starts)
 	else
 		r = peer_exec_ns(&peer, flags, "say_pid", NULL);
 	if (peer_ns_refused(r))
-		SKIP("user namespaces are refused here (%s)", test_errno_name(r));
+		SKIP("user namespaces are refused here: %s", test_errno_name(r));
 	ASSERT_OK(r);
 	EXPECT_NE(peer.pid, 1);
 	ASSERT_OK(peer_wait(&peer, 1, LIMIT_MS));
