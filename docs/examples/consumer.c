@@ -9,7 +9,7 @@ int main(int argc, char **argv)
 	if (shale_segment_attach(open(argv[argc - 1], O_RDWR), NULL, &segment) ||
 	    shale_channel_open(segment, "numbers", NULL, &numbers))
 		return fprintf(stderr, "usage: consumer /proc/PID/fd/N, as producer says\n") > 0;
-	while (shale_channel_receive(numbers, &n, sizeof(n), &(size_t){0}, SHALE_NO_DEADLINE) == 0)
+	while (shale_channel_receive(numbers, &n, sizeof(n), NULL, SHALE_NO_DEADLINE) == 0)
 		sum += n;
 	return printf("sum %llu\n", (unsigned long long)sum) < 0;
 }
