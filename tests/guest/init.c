@@ -21,6 +21,7 @@
  * Death:     the kernel panics, which with panic=-1 and -no-reboot ends QEMU with status 0.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -108,6 +109,19 @@ static void result(bool good, const char *name, const char *remark)
 
 /* ---- the guest itself ---- */
 
+static bool folder_is_empty(const char *folder)
+{
+	DIR *dir = opendir(folder);
+	unsigned entries = 0;
+
+	if (!dir)
+		return true;
+	while (readdir(dir))
+		entries++;
+	closedir(dir);
+	return entries <= 2; /* itself and its parent */
+}
+
 static void make_mount(const char *type, const char *folder, const char *options)
 {
 	mkdir(folder, 0755);
@@ -119,8 +133,11 @@ static void mount_all(void)
 {
 	make_mount("proc", "/proc", NULL);
 	make_mount("sysfs", "/sys", NULL);
-	make_mount("tmpfs", "/tmp", "mode=1777");
-	make_mount("tmpfs", "/run", "mode=755");
+	/* the build folder lies where it lies on the host, which may be below one of these */
+	if (folder_is_empty("/tmp"))
+		make_mount("tmpfs", "/tmp", "mode=1777");
+	if (folder_is_empty("/run"))
+		make_mount("tmpfs", "/run", "mode=755");
 	mkdir("/run/lock", 01777);
 	make_mount("tmpfs", "/dev/shm", "mode=1777");
 	make_mount("cgroup2", "/sys/fs/cgroup", NULL);
