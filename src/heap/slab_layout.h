@@ -1,24 +1,36 @@
 /*
  * slab_layout.h - arenas, slab words and the facts of a block.
  *
- * arena_shm (1 KiB in the arena table):
+ * arena_shm (2 KiB in the arena table):
  *
- *   +--------------+-----------------+------------------+----------------+----------------+
- *   | state, masks | hints of others | word[32]         | span_slabs[32] | local_hint[32] | ...
- *   | line 0       | line 1 (freers) | lines 2..5       | lines 6..7     | line 8 (owner) |
- *   +--------------+-----------------+------------------+----------------+----------------+
+ *   +--------------+-----------------+----------+--------------+--------------+---------+
+ *   | state, lease | hints of others | word[32] | span lengths | owner's hint | witness | ...
+ *   | line 0       | line 1          | 2..5     | 6..7         | 8            | 9       |
+ *   +--------------+-----------------+----------+--------------+--------------+---------+
+ *   +---------+----------------------+------------------+
+ *   | punched | rank of 64, 4096, 2^18 arenas | sparse facts |
+ *   | line 10 | lines 11..15         | lines 16..31     |
+ *   +---------+----------------------+------------------+
  *
  * Slab word, 64 bits, the only truth about a slab; changed only by CAS:
  *
- *   63            32 31   25 24     23      12 11     4 3     0
- *   +---------------+-------+-------+----------+--------+-------+
- *   | generation    | 0     | pub   | lane     | bin    | state |    BODY: bits 4..31 = head slab
- *   +---------------+-------+-------+----------+--------+-------+
+ *   63            32 31   27 26     25   24    23      12 11     4 3     0
+ *   +---------------+-------+------+----+-----+----------+--------+-------+
+ *   | generation    | 0     |sparse|held| pub | lane     | bin    | state |    BODY: bits 4..31 = head slab
+ *   +---------------+-------+------+----+-----+----------+--------+-------+
  *
- *   FREE -> CLAIMED(lane) -> OWNED(lane, bin) -> ORPHAN(bin) -> OWNED(lane', bin) ...
+ *   FREE -> CLAIMED(lane) -> OWNED(lane, bin) <-> PARKED(lane, bin)   filled and left; reopened
+ *   PARKED(lane) -> ORPHAN(bin)                     its lane is dead: published blocks live on
+ *   PARKED, ORPHAN -> CLAIMED(taker) -> FREE        nothing lives in it: by anyone
+ *   PARKED, ORPHAN +held                            by the holder of the arena's lease: nobody else
+ *                                                   takes, reopens or adopts it
+ *   PARKED, ORPHAN +sparse                          the facts are in sparse[slab] of the arena
+ *   ORPHAN -> OWNED(lane')                          adopted
  *   OWNED -> CLAIMED -> FREE                        when no block is live, by the owner
  *   FREE -> SPAN_CLAIM(lane) -> SPAN(lane, pub=0) -> SPAN(lane or 0, pub=1)
  *   SPAN -> SPAN_CLAIM(freer) -> FREE               bodies first, head last
+ *   SPAN_CLAIM -> SPAN_CACHED(lane) -> SPAN(lane)   kept whole for the next one; anyone may take it
+ *   SPAN_CACHED -> SPAN_CLAIM(taker) -> FREE        apart
  *   FREE -> BODY(head) -> FREE                      with the head in SPAN_CLAIM
  *
  * Facts of block i of a slab: own[i] and shared[i], one byte each, on different cache lines.
@@ -52,6 +64,8 @@ enum slab_state {
 	SLAB_SPAN_CLAIM = 4,
 	SLAB_SPAN = 5,
 	SLAB_BODY = 6,
+	SLAB_PARKED = 7,
+	SLAB_SPAN_CACHED = 8,
 };
 
 enum own_fact { OWN_FREE = 0, OWN_ALLOCATED = 1, OWN_PUBLISHED = 3 };
@@ -65,26 +79,55 @@ enum arena_state { ARENA_NONE = 0, ARENA_COMMITTING = 1, ARENA_COMMITTED = 2, AR
 #define SHORT_FACTS_STRIDE (2u * SHORT_FACTS_BLOCKS) /* own[512], shared[512] */
 #define LONG_FACTS_STRIDE  (2u * LONG_FACTS_BLOCKS)  /* own[4096], shared[4096] */
 
+#define SPARSE_FACTS       8u /* live blocks that a slab without dense facts has at most */
+#define RANKS              8u /* classes of arenas by their free slabs: heap/rank.h */
+
+/* A fact that has moved out of the dense areas; own == 0: the entry is not used. */
+struct sparse_fact {
+	uint16_t index; /* of the block in its slab */
+	uint8_t own;
+	uint8_t shared;
+};
+
 struct arena_shm {
 	uint64_t state;
-	uint32_t long_committed; /* bit s: long facts of slab s are committed (hint, set only) */
-	uint32_t free_hint;      /* reserved for ranking */
-	uint64_t reserved0[6];
+	uint64_t lease; /* lane (bits 12..23) that purges or expands slabs here; 0: nobody */
+	uint32_t long_committed; /* bit s: long facts of slab s are committed */
+	uint32_t fresh;          /* bit s: slab s has not been handed out since it was committed */
+	uint32_t sparse_used;    /* bit s: sparse[s] holds facts; changed under the lease */
+	uint8_t node;            /* 1 + NUMA node that the arena was committed on; 0: unknown */
+	uint8_t page_kind;       /* enum shale_pages as committed; 0: as the segment */
+	uint8_t rank;            /* hint: the class in whose masks the arena is */
+	uint8_t reserved0;
+	uint32_t empty_since_ms; /* hint: low 32 bits of CLOCK_MONOTONIC ms when it became empty */
+	uint32_t purged_ms;      /* hint: when it was last purged */
+	uint64_t reserved1[3];
 	uint8_t remote_hint[SLABS_PER_ARENA]; /* someone else changed shared[] since last looked */
 	uint8_t publish_hint
 		[SLABS_PER_ARENA]; /* someone else published here; until the slab is free */
 	uint64_t word[SLABS_PER_ARENA];
 	uint32_t span_slabs[SLABS_PER_ARENA]; /* of a span whose head is here */
 	uint8_t local_hint[SLABS_PER_ARENA];  /* the owner freed a block since it last scanned */
-	uint64_t reserved2[60];
+	uint64_t reserved2[4];
+	uint16_t witness[SLABS_PER_ARENA]; /* hint: a block of a parked slab that was seen live */
+	uint16_t punched[SLABS_PER_ARENA]; /* bit p: page p (4 KiB) of the slab was given back */
+	/* in the first of each 64, 4096, 2^18 arenas: bit i of [c]: arena or group i is in class c */
+	uint64_t rank_arenas[RANKS];
+	uint64_t rank_groups[RANKS];
+	uint64_t rank_supergroups[RANKS];
+	uint64_t node_groups[RANKS]; /* the same, by node % RANKS */
+	uint64_t node_supergroups[RANKS];
+	struct sparse_fact sparse[SLABS_PER_ARENA][SPARSE_FACTS];
 };
 
-_Static_assert(sizeof(struct arena_shm) == 1024, "arena table entry");
+_Static_assert(sizeof(struct arena_shm) == 2048, "arena table entry");
 
 #define SLAB_STATE_MASK   UINT64_C(0xf)
 #define SLAB_BIN_SHIFT    4u
 #define SLAB_LANE_SHIFT   12u
 #define SLAB_PUBLISHED    (UINT64_C(1) << 24)
+#define SLAB_HELD         (UINT64_C(1) << 25)
+#define SLAB_SPARSE       (UINT64_C(1) << 26)
 #define SLAB_PAYLOAD_MASK UINT64_C(0xffffffff)
 #define SLAB_GENERATION   (UINT64_C(1) << 32)
 

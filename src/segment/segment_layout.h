@@ -50,7 +50,7 @@
 #define LANES_OFFSET UINT64_C(0x22000)
 
 /* Bytes of the heap's tables for one arena; the heap lays them out (heap/slab_layout.h). */
-#define ARENA_TABLE_STRIDE UINT64_C(1024)
+#define ARENA_TABLE_STRIDE UINT64_C(2048)
 #define SHORT_FACTS_ARENA  (UINT64_C(1024) * SLABS_PER_ARENA)
 #define LONG_FACTS_ARENA   (UINT64_C(8192) * SLABS_PER_ARENA)
 
@@ -117,6 +117,18 @@ struct header_mutable_shm {
 	/* line 3: an event (shale/wait.h) that a recovered or detached peer wakes */
 	uint32_t peer_event[2];
 	uint64_t reserved3[7];
+	/* line 4: an event that memory which became free wakes; hints for waiters */
+	uint32_t memory_event[2];
+	uint32_t keeper; /* hint: peer whose keeper gives memory back */
+	uint32_t reserved4;
+	uint64_t reserved5[6];
+	/* lines 5 and 6: the top of the ranks: bit i of [c]: a run of 2^18 arenas has one of class c */
+	uint64_t rank_top[8];
+	uint64_t node_top[8];
+	/* line 7: statistics of give-back */
+	uint64_t purged_bytes; /* pages punched in half-used slabs and arenas */
+	uint64_t releases;     /* whole arenas given back, times */
+	uint64_t reserved6[6];
 };
 #define HEADER_MUTABLE_OFFSET 1024u
 
@@ -131,12 +143,13 @@ struct header_mutable_shm {
  */
 #define PEER_STATE_MASK UINT64_C(0xf)
 #define PEER_GENERATION (UINT64_C(1) << 32)
+enum peer_flag { PEER_MEMBARRIER = 1 }; /* reached by membarrier(GLOBAL_EXPEDITED) */
 enum peer_state { PEER_FREE = 0, PEER_ACTIVE = 1, PEER_DEAD = 2 };
 
 struct peer_shm {
 	uint64_t word;
 	uint32_t pid;
-	uint32_t reserved0;
+	uint32_t flags; /* enum peer_flag, set before ACTIVE */
 	uint64_t start_ticks;
 	uint64_t pid_ns;
 	uint64_t pidfs_ino;
@@ -167,13 +180,15 @@ enum intent_kind {
 
 #define LANE_HAZARDS 8u
 #define LANE_RETIRED 32u
+#define LANE_PINS    8u
 
 /*
  * A lane slot: one thread's state. word: bits 0..3 state, bits 4..15 peer, bits 32..63 generation.
  *   FREE -> ACTIVE     by the thread (its process keeps it until the end)
  *   ACTIVE -> FREE     by recovery or detach, when slabs, intents and retired blocks are settled
  * hazards: refs that the lane is reading; retired: refs unlinked from a map and not yet freed. Both
- * are written by the lane alone, and by recovery when it is dead. Retired refs are *named*.
+ * are written by the lane alone, and by recovery when it is dead. Retired refs are *named*, and so is
+ * the block in `freeing`.
  */
 #define LANE_STATE_MASK UINT64_C(0xf)
 #define LANE_GENERATION (UINT64_C(1) << 32)
@@ -183,15 +198,17 @@ struct lane_shm {
 	uint64_t word;
 	uint32_t thread_id; /* for people only */
 	uint32_t reserved0;
-	uint64_t reserved1[6];
+	uint64_t freeing; /* ref of the block that the lane is freeing: named, see below */
+	uint64_t reserved1[5];
 	struct intent_shm intent;
 	uint64_t hazards[LANE_HAZARDS];
 	uint64_t retired[LANE_RETIRED];
-	uint64_t reserved2[8];
+	uint64_t
+		pins[LANE_PINS]; /* first arena | arena count << 32: not to be given back; 0 none */
 };
 
 _Static_assert(sizeof(struct header_shm) <= HEADER_MUTABLE_OFFSET, "the halves must not overlap");
-_Static_assert(sizeof(struct header_mutable_shm) == 256, "four cache lines");
+_Static_assert(sizeof(struct header_mutable_shm) == 512, "eight cache lines");
 _Static_assert(sizeof(struct peer_shm) == 128, "two cache lines");
 _Static_assert(sizeof(struct intent_shm) == 64, "one cache line");
 _Static_assert(sizeof(struct lane_shm) == 512, "eight cache lines");

@@ -12,15 +12,24 @@ TEST(heap_layout, belongs_to_format_version_1)
 
 TEST(heap_layout, arena_table_entry)
 {
-	EXPECT_EQ(sizeof(struct arena_shm), 1024);
+	EXPECT_EQ(sizeof(struct arena_shm), 2048);
 	EXPECT_EQ(offsetof(struct arena_shm, state), 0);
-	EXPECT_EQ(offsetof(struct arena_shm, long_committed), 8);
-	EXPECT_EQ(offsetof(struct arena_shm, free_hint), 12);
+	EXPECT_EQ(offsetof(struct arena_shm, lease), 8);
+	EXPECT_EQ(offsetof(struct arena_shm, long_committed), 16);
+	EXPECT_EQ(offsetof(struct arena_shm, fresh), 20);
+	EXPECT_EQ(offsetof(struct arena_shm, sparse_used), 24);
+	EXPECT_EQ(offsetof(struct arena_shm, node), 28);
+	EXPECT_EQ(offsetof(struct arena_shm, empty_since_ms), 32);
 	EXPECT_EQ(offsetof(struct arena_shm, remote_hint), 64);
 	EXPECT_EQ(offsetof(struct arena_shm, publish_hint), 96);
 	EXPECT_EQ(offsetof(struct arena_shm, word), 128);
 	EXPECT_EQ(offsetof(struct arena_shm, span_slabs), 384);
 	EXPECT_EQ(offsetof(struct arena_shm, local_hint), 512);
+	EXPECT_EQ(offsetof(struct arena_shm, witness), 576);
+	EXPECT_EQ(offsetof(struct arena_shm, punched), 640);
+	EXPECT_EQ(offsetof(struct arena_shm, rank_arenas), 704);
+	EXPECT_EQ(offsetof(struct arena_shm, sparse), 1024);
+	EXPECT_EQ(sizeof(struct sparse_fact), 4);
 }
 
 TEST(heap_layout, root_record)

@@ -55,7 +55,7 @@ TEST(segment_layout, header_shm)
 
 TEST(segment_layout, header_mutable_shm)
 {
-	EXPECT_EQ(sizeof(struct header_mutable_shm), 256);
+	EXPECT_EQ(sizeof(struct header_mutable_shm), 512);
 	FIELD(header_mutable_shm, ready, 0, 4);
 	FIELD(header_mutable_shm, reserved0, 4, 60);
 	FIELD(header_mutable_shm, lane_high, 64, 4);
@@ -67,6 +67,12 @@ TEST(segment_layout, header_mutable_shm)
 	FIELD(header_mutable_shm, reserved2, 144, 48);
 	FIELD(header_mutable_shm, peer_event, 192, 8);
 	FIELD(header_mutable_shm, reserved3, 200, 56);
+	FIELD(header_mutable_shm, memory_event, 256, 8);
+	FIELD(header_mutable_shm, keeper, 264, 4);
+	FIELD(header_mutable_shm, rank_top, 320, 64);
+	FIELD(header_mutable_shm, node_top, 384, 64);
+	FIELD(header_mutable_shm, purged_bytes, 448, 8);
+	FIELD(header_mutable_shm, releases, 456, 8);
 }
 
 TEST(segment_layout, peer_shm)
@@ -74,7 +80,7 @@ TEST(segment_layout, peer_shm)
 	EXPECT_EQ(sizeof(struct peer_shm), 128);
 	FIELD(peer_shm, word, 0, 8);
 	FIELD(peer_shm, pid, 8, 4);
-	FIELD(peer_shm, reserved0, 12, 4);
+	FIELD(peer_shm, flags, 12, 4);
 	FIELD(peer_shm, start_ticks, 16, 8);
 	FIELD(peer_shm, pid_ns, 24, 8);
 	FIELD(peer_shm, pidfs_ino, 32, 8);
@@ -97,11 +103,12 @@ TEST(segment_layout, lane_shm)
 	FIELD(lane_shm, word, 0, 8);
 	FIELD(lane_shm, thread_id, 8, 4);
 	FIELD(lane_shm, reserved0, 12, 4);
-	FIELD(lane_shm, reserved1, 16, 48);
+	FIELD(lane_shm, freeing, 16, 8);
+	FIELD(lane_shm, reserved1, 24, 40);
 	FIELD(lane_shm, intent, 64, 64);
 	FIELD(lane_shm, hazards, 128, 64);
 	FIELD(lane_shm, retired, 192, 256);
-	FIELD(lane_shm, reserved2, 448, 64);
+	FIELD(lane_shm, pins, 448, 64);
 }
 
 TEST(segment_layout, constants)
@@ -116,7 +123,7 @@ TEST(segment_layout, constants)
 	EXPECT_EQ(PEER_COUNT, 1024);
 	EXPECT_EQ(LANE_COUNT, 4096);
 	EXPECT_EQ(ROOT_COUNT, 512);
-	EXPECT_EQ(ARENA_TABLE_STRIDE, 1024);
+	EXPECT_EQ(ARENA_TABLE_STRIDE, 2048);
 	EXPECT_EQ(SHORT_FACTS_ARENA, 32768);
 	EXPECT_EQ(LONG_FACTS_ARENA, 262144);
 	EXPECT_EQ(LOCK_LIFE_BASE, UINT64_C(1) << 62);
