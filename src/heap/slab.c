@@ -94,6 +94,7 @@ static bool scan_slab(struct lane *lane, unsigned index, uint64_t slab)
 
 	/* only this lane writes the hint; it is cleared before the scan that makes it true */
 	store_relaxed(hint, (uint8_t)0);
+	heap_slab(lane, slab)->freed = 0;
 	(void)slab_collect(lane->view, slab, &bin_table[index]);
 	bin->slab = slab;
 	bin->scan_next = 0;
@@ -124,10 +125,12 @@ static void slab_forget(struct heap_bin *bin, uint32_t position)
 	bin->owned[position] = bin->owned[--bin->owned_count];
 }
 
-static bool slab_has_hint(const struct shale_segment *view, uint64_t slab)
+static bool slab_has_hint(struct lane *lane, uint64_t slab)
 {
-	/* both are hints: a lost one delays the reuse of a block */
-	return load_relaxed(slab_local_hint(view, slab)) != 0 ||
+	const struct shale_segment *view = lane->view;
+
+	/* hints all of them: a lost one delays the reuse of a block */
+	return heap_slab(lane, slab)->freed || load_relaxed(slab_local_hint(view, slab)) != 0 ||
 	       load_relaxed(slab_remote_hint(view, slab)) != 0;
 }
 
@@ -139,7 +142,7 @@ static bool walk_owned(struct lane *lane, unsigned index, uint32_t limit)
 	for (uint32_t n = 0; n < bin->owned_count && n < limit; n++) {
 		if (++bin->owned_cursor >= bin->owned_count)
 			bin->owned_cursor = 0;
-		if (slab_has_hint(lane->view, bin->owned[bin->owned_cursor]) &&
+		if (slab_has_hint(lane, bin->owned[bin->owned_cursor]) &&
 		    scan_slab(lane, index, bin->owned[bin->owned_cursor]))
 			return true;
 	}

@@ -34,7 +34,7 @@ static size_t lane_memory_bytes(const struct shale_segment *view)
 {
 	uint64_t slabs = (uint64_t)view->arena_count * SLABS_PER_ARENA;
 
-	return round_up(sizeof(struct lane) + slabs * sizeof(uint16_t), KIB(4));
+	return round_up(sizeof(struct lane) + slabs * sizeof(uint32_t), KIB(4));
 }
 
 /* What FREE promises to the next owner; also makes a damaged slot usable. */
