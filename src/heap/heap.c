@@ -23,6 +23,7 @@
 #include "heap/block.h"
 #include "heap/heap_lane.h"
 #include "heap/large.h"
+#include "heap/parked.h"
 #include "heap/slab.h"
 #include "segment/recovery.h"
 
@@ -292,16 +293,20 @@ static int free_local_shared(const struct block_place *place)
 /* Another way to a block of our own: found by the slab word. */
 static int free_local(struct lane *lane, const struct block_place *place, uint64_t offset)
 {
+	unsigned index = slab_word_bin(place->word);
 	int r;
 
+	/* what we own we know: this word is somebody else's work */
+	if (heap_slab(lane, place->slab)->bin != heap_bin_place(index))
+		return view_damaged(lane->view);
 	/* only this lane writes own[] of its slabs */
 	if (load_relaxed(place->own) == OWN_FREE)
 		return -EALREADY;
 	r = free_local_shared(place);
 	if (r < 0)
 		return r;
-	return bin_free(lane->view, lane, heap_bin(lane, slab_word_bin(place->word)),
-			view_at(lane->view, offset), place->own);
+	return bin_free(lane->view, lane, heap_bin(lane, index), view_at(lane->view, offset),
+			place->own);
 }
 
 static SHALE_COLD int free_any(struct shale_segment *view, struct lane *lane, uint64_t offset)
@@ -316,7 +321,9 @@ static SHALE_COLD int free_any(struct shale_segment *view, struct lane *lane, ui
 	/* a wiped or fresh lane has own_word 0, which no owned slab matches */
 	if ((place.word & SLAB_OWNER_MASK) == heap_lane(lane)->own_word)
 		return free_local(lane, &place, offset);
-	return block_free_remote(view, &place);
+	if (slab_reopen_for_free(lane, &place))
+		return free_local(lane, &place, offset);
+	return block_free_named(view, lane, lane->index, &place);
 }
 
 int heap_free_block(struct shale_segment *view, struct lane *lane, uint64_t offset)
@@ -339,7 +346,7 @@ int heap_free_for(struct shale_segment *view, uint32_t dead_lane, uint64_t offse
 		return r;
 	if (!place.bin)
 		return span_free(view, dead_lane, place.slab, place.word);
-	return block_free_remote(view, &place);
+	return block_free_named(view, NULL, dead_lane, &place);
 }
 
 /* Whatever is not a block of the lane that this thread used last. */

@@ -11,7 +11,7 @@
  * Owner:     the thread that has the lane.
  * Invariant: FL1 slabs[s] names a bin only if the word of slab s is OWNED by this lane with that bin.
  *                Only the owner takes a word out of that state while it lives, so it clears its
- *                entry first (heap_slab_gone) and sets it last (heap_slab_mine); no peer can move it.
+ *                entry first (heap_slab_closes) and sets it last (heap_slab_opened); no peer can.
  *            FL2 bins[0] is all zero: a size, or a slab, that has no bin leads to it and fits nothing.
  *            FL3 the low byte of `top` is 0 when the LIFO is empty, and only then.
  * Lifetime:  from the lane's claim to detach.
@@ -32,6 +32,7 @@
 #define HEAP_LIFO_SLOTS 16u /* of which the first is never used */
 #define HEAP_LIFO_BYTES 256u
 #define HEAP_SIZE_STEP  16u
+#define HEAP_OPEN_MAX   64u /* slabs of a bin that frees keep open: what a stopped lane withholds */
 
 struct heap_free_block {
 	unsigned char *block;
@@ -64,9 +65,10 @@ struct heap_bin {
 	uint32_t owned_count;
 	uint32_t owned_room;
 	uint32_t owned_cursor;
+	uint32_t open_count;   /* slabs of the bin that are OWNED by us */
 	uint32_t orphans_seen; /* value of the orphan hint when none was found */
-	uint64_t *owned;       /* slabs that we own, as far as remembered */
-	uint64_t reserved[3];
+	uint64_t *owned;       /* slabs that we own or have parked, as far as remembered */
+	uint64_t reserved[2];
 };
 
 _Static_assert(sizeof(struct heap_bin) == 128, "two lines, and the step of heap_bin_at()");
@@ -81,6 +83,7 @@ struct heap_lane {
 	uint64_t own_word;      /* state and lane bits that mark a slab as ours; 0: not set up */
 	uint64_t arena_current; /* where the last free slab was found */
 	uint32_t orphans_swept; /* value of the orphan hint when empty ones were last looked for */
+	uint64_t left_slab;     /* 1 + a dead slab that a name kept us from taking; 0: none */
 	_Alignas(64) struct heap_bin bins_from_none[1 + BIN_COUNT]; /* bin i is entry 1 + i */
 	_Alignas(HEAP_LIFO_BYTES) struct heap_free_block lifo[BIN_COUNT][HEAP_LIFO_SLOTS];
 	/* heap_bin_place() for each 16 bytes of size */
@@ -121,15 +124,20 @@ static inline struct heap_slab *heap_slab(struct lane *lane, uint64_t slab)
 	return (struct heap_slab *)(void *)lane->slabs + slab;
 }
 
-/* The word of the slab has become OWNED by this lane; and: it is about to become something else. */
-static inline void heap_slab_mine(struct lane *lane, uint64_t slab, unsigned index)
+/* The word of the slab has become OWNED by this lane, with that bin. */
+static inline void heap_slab_opened(struct lane *lane, unsigned index, uint64_t slab)
 {
-	heap_slab(lane, slab)->bin = heap_bin_place(index);
+	*heap_slab(lane, slab) = (struct heap_slab){.bin = heap_bin_place(index)};
+	heap_bin(lane, index)->open_count++;
 }
 
-static inline void heap_slab_gone(struct lane *lane, uint64_t slab)
+/* It is about to become something else. What the lane alone knew of it is told to the segment. */
+static inline void heap_slab_closes(struct lane *lane, unsigned index, uint64_t slab)
 {
+	if (heap_slab(lane, slab)->freed)
+		store_relaxed(slab_local_hint(lane->view, slab), (uint8_t)1); /* a hint */
 	*heap_slab(lane, slab) = (struct heap_slab){0};
+	heap_bin(lane, index)->open_count--;
 }
 
 static inline bool heap_lifo_empty(const struct heap_bin *bin)
