@@ -18,6 +18,7 @@
 
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/placement.h"
 #include "heap/slab.h"
 
 static uint64_t arena_word(enum arena_state state, uint32_t lane, uint64_t before)
@@ -73,7 +74,7 @@ static int commit_memory(struct shale_segment *view, uint64_t arena)
 	r = view_commit(view, facts, SLABS_PER_ARENA * (uint64_t)SHORT_FACTS_STRIDE);
 	if (r < 0)
 		return r;
-	return view_commit(view, view->heap_offset + (arena << ARENA_SHIFT), ARENA_SIZE);
+	return placement_commit(view, arena, view_home());
 }
 
 /* 0 committed by us; -EAGAIN not NONE (any more); -errno. */
