@@ -11,6 +11,7 @@
 #include <shale/doctor.h>
 #include <shale/heap.h>
 #include <shale/map.h>
+#include <shale/numa.h>
 #include <shale/segment.h>
 #include <shale/types.h>
 #include <shale/wait.h>
