@@ -174,7 +174,7 @@ enum intent_kind {
 	INTENT_NONE = 0,
 	INTENT_PUBLISH_AT = 1,     /* heap: block[0] into the word at argument[0] */
 	INTENT_TAKE_AT = 2,        /* heap: block[0] out of the word at argument[0] */
-	INTENT_SPAN_RESIZE = 3,    /* heap: the span at slab argument[0], between [1] and [2] slabs */
+	INTENT_SPAN_RESIZE = 3,    /* heap: span at slab argument[0], lengths [1] and [2] */
 	INTENT_MAP_FIRST = 16,     /* 16..31 belong to the map */
 	INTENT_CHANNEL_FIRST = 32, /* 32..47 belong to the channel */
 };
