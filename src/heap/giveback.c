@@ -20,6 +20,7 @@
 #include "heap/arena.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/rank.h"
 #include "heap/slab.h"
 
 int arena_decommit(struct shale_segment *view, uint64_t arena)
@@ -94,6 +95,7 @@ static int arena_return(struct lane *lane, uint64_t number)
 	/* pairs: arena.state - before the words become free: nobody takes a slab of a hole. */
 	(void)cas_seq_cst(&arena->state, &doing, slab_word_next(doing, (uint64_t)after));
 	release_words(arena, lane->index);
+	(void)rank_update(view, number);
 	return r < 0 ? r : after == ARENA_NONE;
 }
 

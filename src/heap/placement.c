@@ -14,6 +14,7 @@
 #include "heap/placement.h"
 
 #include "heap/arena.h"
+#include "heap/rank.h"
 #include "heap/slab.h"
 
 /* Mostly used: so many slabs are taken. A huge page for less would mostly hold zeroes. */
@@ -37,7 +38,6 @@ int placement_commit(struct shale_segment *view, uint64_t number, uint8_t home)
 	if (r < 0)
 		return r;
 	/* relaxed: hints */
-	store_relaxed(&arena->node, home);
 	store_relaxed(&arena->placed, place.placed);
 	store_relaxed(&arena->page_kind, place.page_kind);
 	return 0;
@@ -49,8 +49,11 @@ void placement_moved(struct shale_segment *view, uint64_t number, unsigned node)
 	uint8_t value = node < UINT8_MAX ? (uint8_t)(node + 1) : 0;
 
 	/* relaxed: hints */
-	store_relaxed(&arena->node, value);
 	store_relaxed(&arena->placed, value);
+	if (load_relaxed(&arena->node) != 0) {
+		store_relaxed(&arena->node, value);
+		rank_set_node(view, number, value);
+	}
 }
 
 void placement_show(struct shale_segment *view, uint64_t number, struct shale_numa_part *part)

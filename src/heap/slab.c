@@ -262,6 +262,7 @@ static void adopt_dead_orphans(struct lane *lane, bool thorough)
 
 void slab_release_empty(struct lane *lane, bool thorough)
 {
+	(void)span_steal_cached(lane, thorough);
 	adopt_dead_orphans(lane, thorough);
 	for (unsigned index = 0; index < BIN_COUNT; index++)
 		for (uint32_t i = heap_lane(lane)->bins[index].owned_count; i-- > 0;)
