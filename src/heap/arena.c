@@ -384,7 +384,7 @@ static int take_ranked(struct lane *lane, const struct bin_info *bin, unsigned n
 static int take_committing(struct lane *lane, const struct bin_info *bin, unsigned node,
 			   uint64_t *ret_slab)
 {
-	uint64_t arena;
+	uint64_t full = heap_lane(lane)->arena_current, arena;
 	int r;
 
 	do {
@@ -393,6 +393,8 @@ static int take_committing(struct lane *lane, const struct bin_info *bin, unsign
 			r = arena_take(lane, bin, arena, UINT32_MAX, ret_slab);
 		/* repeats only when others took all 32 slabs of the arena that we committed */
 	} while (r == -EAGAIN);
+	if (r == 0)
+		placement_collapse(lane, full);
 	return r;
 }
 

@@ -127,13 +127,17 @@ static bool is_candidate(struct shale_segment *view, uint64_t number)
 	       is_mostly_used(arena);
 }
 
-static bool collapse(struct lane *lane, uint64_t number)
+bool placement_collapse(struct lane *lane, uint64_t number)
 {
 	struct shale_segment *view = lane->view;
-	struct arena_shm *arena = heap_arena(view, number);
 	uint64_t nobody = 0, ours = (uint64_t)lane->index << SLAB_LANE_SHIFT | LEASE_PUNCHING;
+	struct arena_shm *arena;
 	bool done = false;
 
+	if (view->header.pages != SHALE_PAGES_THP || number >= view_arena_high(view) ||
+	    !is_candidate(view, number))
+		return false;
+	arena = heap_arena(view, number);
 	/* pairs: arena.lease - what the last holder punched is seen. */
 	if (!cas_seq_cst(&arena->lease, &nobody, ours))
 		return false;
@@ -144,18 +148,5 @@ static bool collapse(struct lane *lane, uint64_t number)
 	}
 	/* pairs: arena.lease - as above. */
 	(void)cas_seq_cst(&arena->lease, &ours, UINT64_C(0));
-	return done;
-}
-
-unsigned placement_collapse_used(struct lane *lane, unsigned most)
-{
-	struct shale_segment *view = lane->view;
-	unsigned done = 0;
-
-	if (view->header.pages != SHALE_PAGES_THP)
-		return 0;
-	for (uint64_t arena = 0, high = view_arena_high(view); arena < high && done < most; arena++)
-		if (is_candidate(view, arena))
-			done += collapse(lane, arena);
 	return done;
 }

@@ -28,9 +28,9 @@ void placement_moved(struct shale_segment *view, uint64_t arena, unsigned node);
 void placement_show(struct shale_segment *view, uint64_t arena, struct shale_numa_part *part);
 
 /*
- * Makes huge pages of those arenas below the mark that are mostly used, have none and miss no page;
- * at most `most` of them. Returns how many. Only of a THP segment; 0 otherwise.
+ * Makes a huge page of an arena of a THP segment that is mostly used, has none and misses no page;
+ * true if so. Cheap when it is not such an arena.
  */
-unsigned placement_collapse_used(struct lane *lane, unsigned most);
+bool placement_collapse(struct lane *lane, uint64_t arena);
 
 #endif
