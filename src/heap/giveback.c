@@ -1,15 +1,18 @@
 /*
- * giveback.c - wholly empty arenas go back to the kernel.
+ * giveback.c - wholly empty arenas go back to the kernel: how, how many, and when.
  *
  *   state COMMITTED -> RETURNING(lane)      from here on nobody keeps a slab of it (arena.c re-checks)
- *   every word FREE -> CLAIMED(lane)        fails: undo, the arena is in use
- *   punch the 2 MiB
+ *   every word FREE -> CLAIMED(lane)        fails, or it is pinned: undo, the arena is in use
+ *   punch the 2 MiB                         by a call, or several arenas through one ring
  *   state -> NONE, words -> FREE
  *
- * Ordering: arena.state, slab.word.
+ * docs/design/giveback.md has the policy.
+ *
+ * Ordering: arena.state, slab.word, lane.pins.
  * Progress: bounded by the arenas; nobody waits for it.
  * Death:    RETURNING and CLAIMED name the lane: recovery punches again if every word was claimed,
- *           else leaves the arena to those who have slabs of it, and sets the words back.
+ *           else leaves the arena to those who have slabs of it, and sets the words back. Punches in
+ *           flight in a ring end before the process counts as dead.
  */
 #include "heap/giveback.h"
 
@@ -20,7 +23,35 @@
 #include "heap/arena.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/pin.h"
 #include "heap/slab.h"
+#include "sync/event.h"
+
+/* -- the clock ------------------------------------------------------------------------------- */
+
+static uint32_t test_clock; /* 0: the real one */
+
+void giveback_test_clock(uint32_t ms)
+{
+	store_relaxed(&test_clock, ms); /* a test's own threads */
+}
+
+uint32_t giveback_now_ms(void)
+{
+	uint32_t now = load_relaxed(&test_clock); /* as above */
+
+	if (now == 0)
+		now = (uint32_t)os_clock_coarse_ms();
+	return now ? now : 1;
+}
+
+static void stamp(struct shale_segment *view, uint64_t arena)
+{
+	/* a hint: a lost or late stamp makes the arena go early or late */
+	store_relaxed(&heap_arena(view, arena)->empty_since_ms, giveback_now_ms());
+}
+
+/* -- one arena ------------------------------------------------------------------------------- */
 
 int arena_decommit(struct shale_segment *view, uint64_t arena)
 {
@@ -72,32 +103,170 @@ static bool claim_words(struct arena_shm *arena, uint32_t lane)
 	return true;
 }
 
-/* 1 given back; 0 it was in use; -errno. */
-static int arena_return(struct lane *lane, uint64_t number)
+static int root_is_map(struct shale_segment *view, uint64_t offset, const struct root_shm *record,
+		       void *context)
 {
-	struct shale_segment *view = lane->view;
-	struct arena_shm *arena = heap_arena(view, number);
-	uint64_t before = load_relaxed(&arena->state); /* the CAS decides */
-	uint64_t low = (uint64_t)ARENA_RETURNING | ((uint64_t)lane->index << SLAB_LANE_SHIFT);
-	uint64_t doing = slab_word_next(before, low);
-	enum arena_state after = ARENA_COMMITTED;
-	int r = 0;
+	(void)view;
+	(void)offset;
+	(void)context;
+	return record->kind == ROOT_MAP;
+}
 
-	if ((before & SLAB_STATE_MASK) != ARENA_COMMITTED ||
-	    !cas_seq_cst(&arena->state, &before, doing))
-		return 0;
-	if (claim_words(arena, lane->index)) {
-		r = arena_decommit(view, number);
-		if (r == 0)
-			after = ARENA_NONE;
-	}
+/*
+ * On hugetlb a reader of a map, stopped before it follows a ref, would fault in the hole. What decides
+ * is the look when every word is claimed: what such a reader may follow was reachable through a root
+ * before. The look at the start saves the claiming.
+ */
+static bool map_forbids(struct shale_segment *view)
+{
+	return view->page_size > KIB(4) && root_walk(view, root_is_map, NULL) != 0;
+}
+
+struct returning {
+	uint64_t arena;
+	uint64_t doing; /* the state word */
+};
+
+static void return_end(struct lane *lane, const struct returning *returning, enum arena_state after)
+{
+	struct arena_shm *arena = heap_arena(lane->view, returning->arena);
+	uint64_t doing = returning->doing;
+
+	if (after == ARENA_NONE)
+		store_relaxed(&arena->empty_since_ms, 0u); /* a hint */
 	/* pairs: arena.state - before the words become free: nobody takes a slab of a hole. */
 	(void)cas_seq_cst(&arena->state, &doing, slab_word_next(doing, (uint64_t)after));
 	release_words(arena, lane->index);
-	return r < 0 ? r : after == ARENA_NONE;
 }
 
-static uint64_t free_arenas(struct shale_segment *view)
+/* Claims the arena whole; false: it is in use, pinned, or must stay. */
+static bool return_begin(struct lane *lane, uint64_t number, bool asked,
+			 struct returning *ret_returning)
+{
+	struct arena_shm *arena = heap_arena(lane->view, number);
+	uint64_t before = load_relaxed(&arena->state); /* the CAS decides */
+	uint64_t low = (uint64_t)ARENA_RETURNING | ((uint64_t)lane->index << SLAB_LANE_SHIFT);
+
+	*ret_returning = (struct returning){number, slab_word_next(before, low)};
+	/* pairs: lane.pins - set before the pins are read. */
+	if ((before & SLAB_STATE_MASK) != ARENA_COMMITTED ||
+	    !cas_seq_cst(&arena->state, &before, ret_returning->doing))
+		return false;
+	if (claim_words(arena, lane->index) && !pin_holds(lane->view, number) &&
+	    (asked || !map_forbids(lane->view)))
+		return true;
+	return_end(lane, ret_returning, ARENA_COMMITTED);
+	stamp(lane->view, number); /* not again at once */
+	return false;
+}
+
+/* -- several at once --------------------------------------------------------------------------- */
+
+struct batch {
+	struct lane *lane;
+	const struct giveback_wish *wish;
+	struct giveback_done *done;
+	unsigned count;
+	struct returning returning[OS_URING_BATCH];
+};
+
+static void batch_result(struct batch *batch, unsigned i, int result)
+{
+	return_end(batch->lane, &batch->returning[i], result < 0 ? ARENA_COMMITTED : ARENA_NONE);
+	if (result == 0)
+		batch->done->arenas++;
+	else if (batch->done->error == 0)
+		batch->done->error = result;
+}
+
+/* Through the ring; what that could not do is done by a call. */
+static void batch_through_ring(struct batch *batch, int fd)
+{
+	struct os_uring_punch punches[OS_URING_BATCH];
+	struct shale_segment *view = batch->lane->view;
+
+	for (unsigned i = 0; i < batch->count; i++)
+		punches[i] = (struct os_uring_punch){
+			.offset = view->heap_offset + (batch->returning[i].arena << ARENA_SHIFT),
+			.size = ARENA_SIZE,
+		};
+	(void)os_uring_decommit(batch->wish->ring, fd, punches, batch->count);
+	for (unsigned i = 0; i < batch->count; i++) {
+		if (punches[i].result < 0)
+			punches[i].result = arena_decommit(view, batch->returning[i].arena);
+		batch_result(batch, i, punches[i].result);
+	}
+}
+
+static void batch_flush(struct batch *batch)
+{
+	int fd = batch->wish->ring ? view_fd(batch->lane->view) : -EBADF;
+
+	if (fd >= 0 && batch->count > 0)
+		batch_through_ring(batch, fd);
+	else
+		for (unsigned i = 0; i < batch->count; i++)
+			batch_result(batch, i,
+				     arena_decommit(batch->lane->view, batch->returning[i].arena));
+	batch->count = 0;
+}
+
+/* Without a ring each arena is claimed only while it is punched. */
+static void batch_add(struct batch *batch, uint64_t arena)
+{
+	struct returning *returning = &batch->returning[batch->count];
+
+	if (return_begin(batch->lane, arena, batch->wish->asked, returning))
+		batch->count++;
+	if (batch->count == (batch->wish->ring ? OS_URING_BATCH : 1))
+		batch_flush(batch);
+}
+
+/* -- which and when -------------------------------------------------------------------------- */
+
+static void wake_keeper(const struct shale_segment *view)
+{
+	struct header_mutable_shm *hints = view_hints(view);
+
+	if (load_relaxed(&hints->keeper) != 0) /* a hint */
+		(void)event_wake((struct shale_event *)(void *)hints->keeper_event);
+}
+
+void giveback_note_empty(struct shale_segment *view, uint64_t arena)
+{
+	stamp(view, arena);
+	wake_keeper(view);
+}
+
+/* Three to five quarters of the decay time, by the arena and the segment. */
+static uint32_t decay_of(const struct shale_segment *view, uint64_t arena, uint32_t decay_ms)
+{
+	uint64_t mixed = (arena + 1) * UINT64_C(0x9e3779b97f4a7c15) ^ view->hash_seed;
+
+	return decay_ms - decay_ms / 4 + (uint32_t)((mixed >> 32) % (decay_ms / 2 + 1));
+}
+
+/* Milliseconds until the empty arena's time comes; 0: it has. */
+static uint32_t due_in(struct shale_segment *view, uint64_t arena, uint32_t decay_ms)
+{
+	uint32_t *place = &heap_arena(view, arena)->empty_since_ms;
+	uint32_t since = load_relaxed(place); /* a hint */
+	uint32_t now = giveback_now_ms();
+	uint32_t wait = decay_of(view, arena, decay_ms);
+
+	if (decay_ms == 0)
+		return 0;
+	if (since == 0) {
+		store_relaxed(place, now);
+		return wait;
+	}
+	/* a stamp of the future is another machine's, or damage: the age is not known */
+	if (now - since >= wait)
+		return 0;
+	return wait - (now - since);
+}
+
+static uint64_t empty_arenas(struct shale_segment *view)
 {
 	uint64_t count = 0;
 
@@ -106,29 +275,82 @@ static uint64_t free_arenas(struct shale_segment *view)
 	return count;
 }
 
-int64_t giveback_empty(struct lane *lane, uint64_t keep)
+void giveback_arenas(struct lane *lane, const struct giveback_wish *wish,
+		     struct giveback_done *ret_done)
 {
-	struct shale_segment *segment = lane->view;
-	uint64_t have = free_arenas(segment);
-	int64_t returned = 0;
-	int r = 0;
+	struct shale_segment *view = lane->view;
+	struct giveback_done done = {.next_ms = GIVEBACK_NEVER};
+	struct batch batch = {.lane = lane, .wish = wish, .done = &done};
+	uint64_t have = empty_arenas(view);
+	uint32_t wait;
 
 	/* a larger page holds several arenas, which are not empty together */
-	if (segment->page_size > ARENA_SIZE)
-		return 0;
-	for (uint64_t arena = view_arena_high(segment); arena-- > 0 && have > keep;) {
-		if (!looks_empty(segment, arena))
-			continue;
-		r = arena_return(lane, arena);
-		if (r < 0)
+	if (view->page_size > ARENA_SIZE || (!wish->asked && map_forbids(view)))
+		have = 0;
+	for (uint64_t arena = view_arena_high(view); arena-- > 0;) {
+		if (have <= wish->keep + done.arenas + batch.count || done.error < 0)
 			break;
-		returned += r * (int64_t)ARENA_SIZE;
-		have -= (uint64_t)r;
+		if (!looks_empty(view, arena))
+			continue;
+		wait = due_in(view, arena, wish->decay_ms);
+		if (wait == 0 && (wish->most == 0 || done.arenas + batch.count < wish->most))
+			batch_add(&batch, arena);
+		else if (wait < done.next_ms)
+			done.next_ms = wait;
 	}
+	batch_flush(&batch);
 	/* statistics */
-	(void)fetch_add_relaxed(&view_hints(segment)->returned_bytes, (uint64_t)returned);
-	return r < 0 && returned == 0 ? r : returned;
+	(void)fetch_add_relaxed(&view_hints(view)->returned_bytes, done.arenas * ARENA_SIZE);
+	(void)fetch_add_relaxed(&view_hints(view)->releases, done.arenas);
+	*ret_done = done;
 }
+
+static int64_t giveback_now(struct lane *lane, uint64_t keep, bool asked)
+{
+	struct giveback_wish wish = {.keep = keep, .asked = asked};
+	struct giveback_done done;
+
+	giveback_arenas(lane, &wish, &done);
+	return done.arenas == 0 ? done.error : (int64_t)(done.arenas * ARENA_SIZE);
+}
+
+int64_t giveback_empty(struct lane *lane, uint64_t keep)
+{
+	return giveback_now(lane, keep, false);
+}
+
+/* -- by the way ---------------------------------------------------------------------------------- */
+
+static SHALE_COLD void tick(struct lane *lane)
+{
+	struct header_mutable_shm *hints = view_hints(lane->view);
+	/* a hint: with a keeper there is rarely anything left to do, without one nobody else does it */
+	bool kept = load_relaxed(&hints->keeper) != 0;
+	struct giveback_wish wish = {
+		.decay_ms = kept ? 2 * GIVEBACK_DECAY_MS : GIVEBACK_DECAY_MS,
+		.keep = 1,
+		.most = GIVEBACK_TICK_MAX,
+	};
+	struct giveback_done done;
+
+	wake_keeper(lane->view);
+	giveback_arenas(lane, &wish, &done);
+}
+
+void giveback_tick(struct lane *lane)
+{
+	uint32_t *last = &view_hints(lane->view)->giveback_ms;
+	uint32_t now = giveback_now_ms();
+	uint32_t seen = load_relaxed(last); /* a hint */
+
+	if (likely(now - seen < GIVEBACK_TICK_MS))
+		return;
+	/* elects one of those that came together; nothing rides on its order */
+	if (cas_relaxed(last, &seen, now))
+		tick(lane);
+}
+
+/* -- at once ------------------------------------------------------------------------------------- */
 
 int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes)
 {
@@ -140,5 +362,5 @@ int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes)
 	if (r < 0)
 		return r;
 	slab_release_empty(lane, true);
-	return giveback_empty(lane, keep_bytes / ARENA_SIZE);
+	return giveback_now(lane, keep_bytes / ARENA_SIZE, true);
 }

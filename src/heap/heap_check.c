@@ -307,6 +307,9 @@ int heap_stat_walk(struct shale_segment *view, struct shale_heap_figures *stat)
 				       ? stat->committed_bytes - stat->live_bytes
 				       : 0;
 	stat->returned_bytes = load_relaxed(&view_hints(view)->returned_bytes); /* statistics */
+	stat->purged_bytes = load_relaxed(&view_hints(view)->purged_bytes);
+	stat->releases = load_relaxed(&view_hints(view)->releases);
+	stat->keeper = load_relaxed(&view_hints(view)->keeper);
 	return 0;
 }
 
