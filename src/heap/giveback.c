@@ -24,8 +24,12 @@
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/pin.h"
+#include "heap/rank.h"
 #include "heap/slab.h"
 #include "sync/event.h"
+
+#define SETTLE_TRIES 500u
+#define SETTLE_NS    UINT64_C(200000)
 
 /* -- the clock ------------------------------------------------------------------------------- */
 
@@ -137,6 +141,7 @@ static void return_end(struct lane *lane, const struct returning *returning, enu
 	/* pairs: arena.state - before the words become free: nobody takes a slab of a hole. */
 	(void)cas_seq_cst(&arena->state, &doing, slab_word_next(doing, (uint64_t)after));
 	release_words(arena, lane->index);
+	(void)rank_update(lane->view, returning->arena);
 }
 
 /* Claims the arena whole; false: it is in use, pinned, or must stay. */
@@ -266,13 +271,50 @@ static uint32_t due_in(struct shale_segment *view, uint64_t arena, uint32_t deca
 	return wait - (now - since);
 }
 
-static uint64_t empty_arenas(struct shale_segment *view)
+/*
+ * The next empty arena at or after `from`: by the ranks, which may miss one, or by looking at every
+ * arena.
+ */
+static bool next_empty(struct shale_segment *view, bool thorough, uint64_t from,
+		       uint64_t *ret_arena)
 {
-	uint64_t count = 0;
+	uint64_t arena = from;
 
-	for (uint64_t arena = 0, high = view_arena_high(view); arena < high; arena++)
-		count += looks_empty(view, arena);
-	return count;
+	for (; arena < view_arena_high(view); arena++) {
+		if (!thorough && !rank_next(view, RANK_EMPTY, arena, 0, &arena))
+			return false;
+		if (looks_empty(view, arena)) {
+			*ret_arena = arena;
+			return true;
+		}
+		if (!thorough)
+			(void)rank_update(view, arena); /* the bit was wrong */
+	}
+	return false;
+}
+
+/* Arenas are taken lowest first, so the lowest empty ones are those that stay. */
+static void walk_empty(struct batch *batch)
+{
+	const struct giveback_wish *wish = batch->wish;
+	struct giveback_done *done = batch->done;
+	struct shale_segment *view = batch->lane->view;
+	uint64_t stay = wish->keep;
+	uint64_t arena, wait;
+
+	for (uint64_t from = 0; done->error == 0 && next_empty(view, wish->asked, from, &arena);
+	     from = arena + 1) {
+		if (stay > 0) {
+			stay--;
+			continue;
+		}
+		wait = due_in(view, arena, wish->decay_ms);
+		if (wait == 0 && (wish->most == 0 || done->arenas + batch->count < wish->most))
+			batch_add(batch, arena);
+		else if (wait < done->next_ms)
+			done->next_ms = (uint32_t)wait;
+	}
+	batch_flush(batch);
 }
 
 void giveback_arenas(struct lane *lane, const struct giveback_wish *wish,
@@ -281,24 +323,10 @@ void giveback_arenas(struct lane *lane, const struct giveback_wish *wish,
 	struct shale_segment *view = lane->view;
 	struct giveback_done done = {.next_ms = GIVEBACK_NEVER};
 	struct batch batch = {.lane = lane, .wish = wish, .done = &done};
-	uint64_t have = empty_arenas(view);
-	uint32_t wait;
 
 	/* a larger page holds several arenas, which are not empty together */
-	if (view->page_size > ARENA_SIZE || (!wish->asked && map_forbids(view)))
-		have = 0;
-	for (uint64_t arena = view_arena_high(view); arena-- > 0;) {
-		if (have <= wish->keep + done.arenas + batch.count || done.error < 0)
-			break;
-		if (!looks_empty(view, arena))
-			continue;
-		wait = due_in(view, arena, wish->decay_ms);
-		if (wait == 0 && (wish->most == 0 || done.arenas + batch.count < wish->most))
-			batch_add(&batch, arena);
-		else if (wait < done.next_ms)
-			done.next_ms = wait;
-	}
-	batch_flush(&batch);
+	if (view->page_size <= ARENA_SIZE && (wish->asked || !map_forbids(view)))
+		walk_empty(&batch);
 	/* statistics */
 	(void)fetch_add_relaxed(&view_hints(view)->returned_bytes, done.arenas * ARENA_SIZE);
 	(void)fetch_add_relaxed(&view_hints(view)->releases, done.arenas);
@@ -317,6 +345,28 @@ static int64_t giveback_now(struct lane *lane, uint64_t keep, bool asked)
 int64_t giveback_empty(struct lane *lane, uint64_t keep)
 {
 	return giveback_now(lane, keep, false);
+}
+
+static bool any_returning(struct shale_segment *view)
+{
+	for (uint64_t arena = 0, high = view_arena_high(view); arena < high; arena++)
+		/* a look */
+		if ((load_relaxed(&heap_arena(view, arena)->state) & SLAB_STATE_MASK) ==
+		    ARENA_RETURNING)
+			return true;
+	return false;
+}
+
+bool giveback_settle(struct shale_segment *view)
+{
+	uint32_t nothing = 0;
+	bool any = false;
+
+	for (unsigned tries = 0; tries < SETTLE_TRIES && any_returning(view); tries++) {
+		any = true;
+		(void)os_futex_wait(&nothing, 0, OS_FUTEX_ANY, os_clock_ns() + SETTLE_NS);
+	}
+	return any;
 }
 
 /* -- by the way ---------------------------------------------------------------------------------- */

@@ -43,6 +43,12 @@ int64_t giveback_empty(struct lane *lane, uint64_t keep);
 /* The arena has just become empty: its time starts. Whoever empties an arena calls it. */
 void giveback_note_empty(struct shale_segment *view, uint64_t arena);
 
+/*
+ * Before somebody is refused memory: waits, for some milliseconds at most, until no arena is on its
+ * way to the kernel, where nobody can use it. True if any was.
+ */
+bool giveback_settle(struct shale_segment *view);
+
 /* At the end of slow paths: gives back what has decayed, rarely and little (see the note). */
 void giveback_tick(struct lane *lane);
 

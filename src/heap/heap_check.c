@@ -134,7 +134,8 @@ static const char *h5_body_is_covered_by_its_head(const struct slab_view *s)
 	if (head >= s->slab || !slab_known(s->view, head))
 		return "a body names no slab before it";
 	word = load_acquire(slab_word(s->view, head)); /* pairs: slab.word - then its length */
-	if (slab_word_state(word) != SLAB_SPAN && slab_word_state(word) != SLAB_SPAN_CLAIM)
+	if (slab_word_state(word) != SLAB_SPAN && slab_word_state(word) != SLAB_SPAN_CLAIM &&
+	    slab_word_state(word) != SLAB_SPAN_CACHED)
 		return "a body names a slab that heads no span";
 	if (head + span_slab_count(s->view, head) <= s->slab)
 		return "a body lies beyond the end of its span";
@@ -160,6 +161,7 @@ static const char *h6_owner_is_a_lane_in_use(const struct slab_view *s)
 		break;
 	case SLAB_CLAIMED:
 	case SLAB_SPAN_CLAIM:
+	case SLAB_SPAN_CACHED:
 		break;
 	default:
 		return "a slab word has an unknown state";

@@ -13,6 +13,7 @@
 
 #include "heap/size_class.h"
 #include "heap/slab_layout.h"
+#include "heap/span_cache.h"
 #include "segment/lanes.h"
 
 #define HEAP_LIFO 16u
@@ -43,6 +44,8 @@ struct heap_lane {
 	uint64_t arena_current; /* where the last free slab was found */
 	uint32_t orphans_swept; /* value of the orphan hint when empty ones were last looked for */
 	struct heap_bin bins[BIN_COUNT];
+	struct span_cache spans;
+	bool taken_fresh; /* the slab taken last had not been written since it was committed */
 };
 
 _Static_assert(sizeof(struct heap_lane) <= LANE_HEAP_BYTES, "the lane reserves enough");

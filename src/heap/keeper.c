@@ -25,6 +25,7 @@
 #include "heap/giveback.h"
 #include "heap/heap_lane.h"
 #include "heap/slab.h"
+#include "heap/span_cache.h"
 #include "segment/recovery.h"
 #include "sync/event.h"
 
@@ -51,6 +52,7 @@ struct keeper {
 	uint32_t bell;          /* a futex of the process: enum bell */
 	bool active;            /* callers have been at work lately */
 	uint64_t recover_at_ns; /* not before */
+	uint32_t taken_ms;      /* the tick after which cached spans were taken apart */
 	/* for the status */
 	uint32_t acting;
 	int32_t psi_status;
@@ -67,6 +69,11 @@ static struct shale_event *keeper_event(const struct shale_segment *view)
 static uint32_t least(uint32_t a, uint32_t b)
 {
 	return a < b ? a : b;
+}
+
+static uint32_t most(uint32_t a, uint32_t b)
+{
+	return a > b ? a : b;
 }
 
 static bool asked(const struct keeper *keeper, uint32_t flag)
@@ -209,13 +216,23 @@ static uint32_t return_arenas(struct keeper *keeper, struct lane *lane, bool pre
 	return done.error < 0 ? keeper->options.decay_ms : done.next_ms;
 }
 
-/* Have callers been at work? They leave the time of their last tick, give or take one. */
-static void look_for_activity(struct keeper *keeper)
+/*
+ * Have callers been at work? They leave the time of their last tick, give or take one. When they have
+ * been quiet for a while, what lanes keep for their next spans is taken from them, once.
+ */
+static void look_for_activity(struct keeper *keeper, struct lane *lane)
 {
 	uint32_t last = load_relaxed(&view_hints(keeper->view)->giveback_ms); /* a hint */
-	uint32_t now = giveback_now_ms();
+	uint32_t quiet_ms = giveback_now_ms() - last;
+	uint32_t decay_ms = keeper->options.decay_ms;
+	/* who works so long after the last tick makes another one, which we shall see */
+	uint32_t enough_ms = most(2 * decay_ms / LOOKS_PER_DECAY, 2 * GIVEBACK_TICK_MS);
 
-	keeper->active = last != 0 && now - last < 2 * keeper->options.decay_ms;
+	keeper->active = last != 0 && quiet_ms < enough_ms + 2 * decay_ms;
+	if (keeper->taken_ms == last || quiet_ms < enough_ms)
+		return;
+	(void)span_steal_cached(lane, true);
+	keeper->taken_ms = last;
 }
 
 /* What an acting keeper does; milliseconds until there is more. */
@@ -232,7 +249,7 @@ static uint32_t round_of_acting(struct keeper *keeper, bool pressed)
 		note_error(keeper, r);
 		return keeper->options.period_ms;
 	}
-	look_for_activity(keeper);
+	look_for_activity(keeper, lane);
 	slab_release_empty(lane, pressed);
 	next = return_arenas(keeper, lane, pressed);
 	return others ? least(next, keeper->options.period_ms) : next;

@@ -262,6 +262,7 @@ static void adopt_dead_orphans(struct lane *lane, bool thorough)
 
 void slab_release_empty(struct lane *lane, bool thorough)
 {
+	(void)span_steal_cached(lane, thorough);
 	adopt_dead_orphans(lane, thorough);
 	for (unsigned index = 0; index < BIN_COUNT; index++)
 		for (uint32_t i = heap_lane(lane)->bins[index].owned_count; i-- > 0;)
@@ -301,6 +302,7 @@ static bool take_new(struct lane *lane, unsigned index, bool commit, int *ret_er
 		return false;
 	}
 	slab_remember(lane, index, slab);
+	giveback_tick(lane);
 	return scan_slab(lane, index, slab);
 }
 
@@ -322,6 +324,9 @@ static bool take_last_resort(struct lane *lane, unsigned index, int *ret_error)
 {
 	slab_release_empty(lane, false);
 	if (walk_owned(lane, index, UINT32_MAX) || take_new(lane, index, true, ret_error))
+		return true;
+	if (*ret_error == -ENOMEM && giveback_settle(lane->view) &&
+	    take_new(lane, index, true, ret_error))
 		return true;
 	return *ret_error == -ENOMEM && take_hidden(lane, index, ret_error);
 }

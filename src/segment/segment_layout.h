@@ -111,9 +111,9 @@ struct header_mutable_shm {
 	uint32_t arena_high; /* arenas 0 .. arena_high - 1 have a committed table entry */
 	uint64_t reserved1[7];
 	/* line 2: hints */
-	uint32_t arena_free_hint; /* no arena below it is thought to have a free slab */
-	uint32_t orphan_hint;     /* grows when slabs become orphans */
-	uint64_t returned_bytes;  /* statistics */
+	uint32_t reserved_hint;
+	uint32_t orphan_hint;    /* grows when slabs become orphans */
+	uint64_t returned_bytes; /* statistics */
 	uint64_t reserved2[6];
 	/* line 3: an event (shale/wait.h) that a recovered or detached peer wakes */
 	uint32_t peer_event[2];
@@ -176,6 +176,7 @@ enum intent_kind {
 	INTENT_NONE = 0,
 	INTENT_PUBLISH_AT = 1,     /* heap: block[0] into the word at argument[0] */
 	INTENT_TAKE_AT = 2,        /* heap: block[0] out of the word at argument[0] */
+	INTENT_SPAN_RESIZE = 3,    /* heap: span at slab argument[0], lengths [1] and [2] */
 	INTENT_MAP_FIRST = 16,     /* 16..31 belong to the map */
 	INTENT_CHANNEL_FIRST = 32, /* 32..47 belong to the channel */
 };

@@ -61,7 +61,6 @@ TEST(segment_layout, header_mutable_shm)
 	FIELD(header_mutable_shm, lane_high, 64, 4);
 	FIELD(header_mutable_shm, arena_high, 68, 4);
 	FIELD(header_mutable_shm, reserved1, 72, 56);
-	FIELD(header_mutable_shm, arena_free_hint, 128, 4);
 	FIELD(header_mutable_shm, orphan_hint, 132, 4);
 	FIELD(header_mutable_shm, returned_bytes, 136, 8);
 	FIELD(header_mutable_shm, reserved2, 144, 48);

@@ -8,6 +8,7 @@
 #include "heap/heap_lane.h"
 #include "heap/pin.h"
 #include "heap/slab.h"
+#include "heap/span_cache.h"
 #include "heaps.h"
 
 #define ARENA ((size_t)ARENA_SIZE)
@@ -37,6 +38,7 @@ static struct shale_segment *with_empty(enum shale_pages pages, unsigned count, 
 	ASSERT_NOT_NULL(block);
 	memset(block, 1, count * ARENA);
 	ASSERT_OK(shale_free(segment, block));
+	(void)span_steal_cached(lane_of(segment), true);
 	ASSERT_EQ(committed(segment), count * ARENA);
 	for (unsigned i = 0; i < count; i++)
 		giveback_note_empty(segment, i);

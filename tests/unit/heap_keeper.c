@@ -73,7 +73,8 @@ static unsigned threads_named(const char *name, bool *ret_blocked)
 		count++;
 		at = strstr(text, "SigBlk:\t");
 		/* all but KILL, STOP and the two that libc keeps for itself */
-		*ret_blocked = at && (strtoull(at + 8, NULL, 16) | UINT64_C(0x180040100)) == UINT64_MAX;
+		*ret_blocked =
+			at && (strtoull(at + 8, NULL, 16) | UINT64_C(0x180040100)) == UINT64_MAX;
 	}
 	closedir(folder);
 	return count;
@@ -91,7 +92,7 @@ TEST_V(heap_keeper, a_burst_goes_back_while_everybody_is_idle, page_kinds)
 	start(segment, 0);
 	burst(segment, 20);
 	EXPECT_TRUE(TEST_EVENTUALLY(committed(segment) == ARENA, LIMIT_MS));
-	EXPECT_EQ(status_of(segment).returned_bytes, 19 * ARENA);
+	EXPECT_GE(status_of(segment).returned_bytes, 19 * ARENA);
 	EXPECT_EQ(status_of(segment).error, 0);
 	EXPECT_NE(heap_counts(segment).keeper, 0);
 	burst(segment, 20);
@@ -182,6 +183,7 @@ TEST(heap_keeper, options_out_of_range_are_refused)
 	EXPECT_ERRNO(-EINVAL, shale_keeper_status(segment, &status));
 	ASSERT_OK(shale_segment_attach(shale_segment_fd(segment), &look, &reader));
 	EXPECT_ERRNO(-EROFS, shale_keeper_start(reader, NULL));
+	ASSERT_NOT_NULL(shale_alloc(segment, 1));
 	EXPECT_ERRNO(-EROFS, shale_pin(reader, view_at(reader, reader->heap_offset), 1));
 	EXPECT_OK(shale_segment_detach(reader));
 	EXPECT_OK(shale_segment_detach(segment));
@@ -227,7 +229,8 @@ TEST_V(heap_keeper, a_forked_child_has_none_and_may_start_one, page_kinds)
 		EXPECT_ERRNO(-ENOENT, shale_keeper_stop(segment));
 		EXPECT_LE(test_fd_count(), fds); /* what the parent's had open */
 		start(segment, 0);
-		EXPECT_TRUE(TEST_EVENTUALLY(status_of(segment).rounds > 1, LIMIT_MS));
+		EXPECT_TRUE(TEST_EVENTUALLY(status_of(segment).rounds > 0, LIMIT_MS));
+		burst(segment, 2);
 		EXPECT_EQ(acts(segment), segment->private_memory);
 		EXPECT_OK(shale_keeper_stop(segment));
 		EXPECT_OK(shale_segment_detach(segment));
@@ -279,11 +282,12 @@ TEST(heap_keeper, punches_through_io_uring_where_it_can)
 	os_fault_arm(OS_CALL_URING, 0, 0);
 	burst(segment, 40);
 	EXPECT_TRUE(TEST_EVENTUALLY(committed(segment) == ARENA, LIMIT_MS));
+	EXPECT_TRUE(TEST_EVENTUALLY((shale_segment_stat(segment, &figures),
+				     figures.backing_bytes <= ARENA + figures.metadata_bytes),
+				    LIMIT_MS));
 	EXPECT_EQ(os_fault_count(OS_CALL_PUNCH), 0); /* not one by a call */
 	EXPECT_GT(os_fault_count(OS_CALL_URING), 0);
 	os_fault_disarm();
-	ASSERT_OK(shale_segment_stat(segment, &figures));
-	EXPECT_LE(figures.backing_bytes, ARENA + figures.metadata_bytes);
 	heap_expect_clean(segment);
 	EXPECT_OK(shale_segment_detach(segment));
 }
