@@ -76,8 +76,9 @@ static inline bool slab_known(const struct shale_segment *view, uint64_t slab)
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned bin, int *ret_error);
 
 /*
- * Gives the lane's empty slabs back, and every orphan in which nothing lives any more. Hints say
- * which may be so; thorough: they are not asked, and every slab is looked into.
+ * Gives the lane's empty slabs back, and every parked slab or orphan, whosesoever, in which nothing
+ * lives any more. Hints say which may be so; thorough: they are not asked, and every slab is looked
+ * into.
  */
 void slab_release_empty(struct lane *lane, bool thorough);
 

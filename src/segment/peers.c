@@ -44,7 +44,10 @@ static void wake_words(uint32_t *event)
 	(void)os_futex_wake(&event[0], INT_MAX, OS_FUTEX_ANY);
 }
 
-/* For people: who sits in the slot. Written under the life lock, before ACTIVE. */
+/*
+ * For people: who sits in the slot; and whether barriers reach it. Written under the life lock,
+ * before ACTIVE.
+ */
 static void peer_describe(struct peer_shm *slot)
 {
 	struct os_process_id id = {0};
@@ -58,6 +61,8 @@ static void peer_describe(struct peer_shm *slot)
 	store_relaxed(&slot->pid_ns, id.pid_ns);
 	store_relaxed(&slot->pidfs_ino, id.pidfs_ino);
 	store_relaxed(&slot->attached_ns, os_clock_ns());
+	/* where the kernel refuses, nobody counts on a barrier in this peer */
+	store_relaxed(&slot->flags, os_membarrier_register() == 0 ? (uint32_t)PEER_MEMBARRIER : 0u);
 	memcpy(slot->command, command, sizeof(slot->command));
 }
 
