@@ -42,7 +42,7 @@ struct shale_keeper_options {
  * options may be NULL.
  * -EALREADY it runs; -EINVAL an option is out of range; -EROFS the view is read-only
  * -EAGAIN   no thread left; -ENOMEM
- * What the kernel does not give (PSI, io_uring) is done without: shale_keeper_status() says so.
+ * What the kernel does not give (PSI, io_uring) is done without: shale_keeper_stat() says so.
  * Threads: safe. Since 0.1.
  */
 SHALE_API int shale_keeper_start(struct shale_segment *segment,
@@ -59,7 +59,7 @@ enum shale_keeper_state {
 };
 
 /* What the keeper of this view does. Set `size` to sizeof(struct ...) first. Since 0.1. */
-struct shale_keeper_status {
+struct shale_keeper_figures {
 	size_t size;
 	uint32_t state;  /* enum shale_keeper_state */
 	uint32_t acting; /* slot of the peer whose keeper acts (a hint); 0: none */
@@ -75,8 +75,8 @@ struct shale_keeper_status {
 };
 
 /* -EINVAL: its size is unknown. Threads: safe. Since 0.1. */
-SHALE_API int shale_keeper_status(struct shale_segment *segment,
-				  struct shale_keeper_status *ret_status);
+SHALE_API int shale_keeper_stat(struct shale_segment *segment,
+				struct shale_keeper_figures *ret_status);
 
 #ifdef __cplusplus
 }

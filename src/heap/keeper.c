@@ -481,7 +481,7 @@ int shale_keeper_start(struct shale_segment *segment, const struct shale_keeper_
 	return r;
 }
 
-static void fill_status(const struct keeper *keeper, struct shale_keeper_status *status)
+static void fill_status(const struct keeper *keeper, struct shale_keeper_figures *status)
 {
 	/* relaxed: for people */
 	status->state = load_relaxed(&keeper->acting) ? SHALE_KEEPER_ACTING : SHALE_KEEPER_STANDBY;
@@ -495,9 +495,9 @@ static void fill_status(const struct keeper *keeper, struct shale_keeper_status 
 	status->pressures = load_relaxed(&keeper->pressures);
 }
 
-int shale_keeper_status(struct shale_segment *segment, struct shale_keeper_status *ret_status)
+int shale_keeper_stat(struct shale_segment *segment, struct shale_keeper_figures *ret_status)
 {
-	struct shale_keeper_status status = {.size = sizeof(status)};
+	struct shale_keeper_figures status = {.size = sizeof(status)};
 
 	if (ret_status->size != sizeof(status))
 		return -EINVAL;

@@ -146,6 +146,7 @@ static unsigned submit(struct os_uring *ring, unsigned count, int *ret_error)
 	int r = 0;
 
 	while (taken < count && r >= 0) {
+		/* pairs: uring.sq - the kernel reads the tail in this call. */
 		retry_eintr(r, sys_uring_enter(ring->fd, count - taken, 0, 0));
 		if (r == 0)
 			r = -EBUSY;

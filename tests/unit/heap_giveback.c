@@ -162,6 +162,78 @@ TEST(heap_giveback, ticks_leave_it_to_a_keeper_at_first)
 	EXPECT_OK(shale_segment_detach(segment));
 }
 
+/* -- the real clock: nothing decays while it is in use ----------------------------------------------- */
+
+enum { ROUNDS = 10000 };
+
+/* One arena's worth in blocks of one size; sizes above 32 KiB are spans. */
+static void fill_and_free(struct shale_segment *segment, size_t size)
+{
+	static void *blocks[ARENA_SIZE / 1024];
+	unsigned count = (unsigned)(ARENA / size);
+
+	for (unsigned i = 0; i < count; i++) {
+		blocks[i] = shale_alloc(segment, size);
+		ASSERT_NOT_NULL(blocks[i]);
+	}
+	for (unsigned i = 0; i < count; i++)
+		ASSERT_OK(shale_free(segment, blocks[i]));
+}
+
+VARIANT_SET(sizes) = {{"1k", 1024, NULL},
+		      {"32k", 32768, NULL},
+		      {"64k", 65536, NULL},
+		      {"1m", 1 << 20, NULL},
+		      {"2m", 2 << 20, NULL}};
+
+TEST_V_TIMEOUT(heap_giveback, one_arena_again_and_again_is_not_released, sizes, 120)
+{
+	struct shale_segment *segment = heap_segment(64u << 20, SHALE_PAGES_4K);
+
+	for (unsigned i = 0; i < ROUNDS; i++)
+		fill_and_free(segment, (size_t)variant->value);
+	EXPECT_LE(heap_counts(segment).releases, 1);
+	EXPECT_LE(committed(segment), 3 * ARENA);
+	EXPECT_OK(shale_segment_detach(segment));
+}
+
+/* The same with the cache taken apart each time, and the clock running at 100 ms a round. */
+TEST_V_TIMEOUT(heap_giveback, one_arena_emptied_each_time_is_not_released, sizes, 120)
+{
+	struct shale_segment *segment = heap_segment(64u << 20, SHALE_PAGES_4K);
+
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		giveback_test_clock(100 + 100 * i);
+		fill_and_free(segment, (size_t)variant->value);
+		slab_release_empty(lane_of(segment), false);
+		giveback_tick(lane_of(segment));
+	}
+	EXPECT_LE(heap_counts(segment).releases, 1);
+	EXPECT_LE(committed(segment), 3 * ARENA);
+	EXPECT_OK(shale_segment_detach(segment));
+}
+
+/* Nobody has a keeper, one thread goes on working a little: a burst goes back through its ticks. */
+TEST(heap_giveback, ticks_alone_give_a_burst_back)
+{
+	struct shale_segment *segment = heap_segment(128u << 20, SHALE_PAGES_4K);
+	uint32_t ms = 1000;
+
+	giveback_test_clock(ms);
+	fill_and_free(segment, 1024);
+	ASSERT_OK(shale_free(segment, shale_alloc(segment, 100u << 20)));
+	EXPECT_GE(committed(segment), 50 * ARENA);
+	for (; ms < 4000; ms += 20) {
+		giveback_test_clock(ms);
+		fill_and_free(segment, 32768);
+		slab_release_empty(lane_of(segment), false);
+	}
+	EXPECT_LE(committed(segment), 4 * ARENA);
+	EXPECT_GE(heap_counts(segment).releases, 46);
+	heap_expect_clean(segment);
+	EXPECT_OK(shale_segment_detach(segment));
+}
+
 /* -- pins -------------------------------------------------------------------------------------- */
 
 TEST_V(heap_giveback, a_pinned_arena_stays_whatever_is_asked, page_kinds)
