@@ -12,6 +12,7 @@
 #include "channel/channel.h"
 #include "heap/heap_check.h"
 #include "heap/heap_recovery.h"
+#include "heap/sparse.h"
 #include "map/map.h"
 #include "segment/lanes.h"
 #include "segment/recovery.h"
@@ -20,6 +21,7 @@ const struct recovery_step recovery_steps[] = {
 	{"map", map_settle_lane},
 	{"channel", channel_settle_lane},
 	{"heap intents", heap_settle_intent},
+	{"heap leases", sparse_settle_lane},
 	{"heap slabs", heap_settle_slabs},
 	{NULL, NULL},
 };

@@ -19,6 +19,7 @@
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/slab.h"
+#include "heap/sparse.h"
 
 static uint64_t arena_word(enum arena_state state, uint32_t lane, uint64_t before)
 {
@@ -145,15 +146,27 @@ static uint64_t long_facts_step(const struct shale_segment *view)
 	return view->page_size > LONG_FACTS_STRIDE ? view->page_size : LONG_FACTS_STRIDE;
 }
 
+/* Whoever comes late with a pointer into facts that were punched may have left a byte there. */
+static void zero_long_facts(struct shale_segment *view, uint64_t slab)
+{
+	uint64_t __attribute__((may_alias)) *eight =
+		view_at(view, view->long_facts_offset + slab * LONG_FACTS_STRIDE);
+
+	for (unsigned i = 0; i < LONG_FACTS_STRIDE / 8; i++)
+		if (load_relaxed(eight + i) != 0) /* the slab is ours */
+			store_relaxed(eight + i, UINT64_C(0));
+}
+
 /*
- * The long facts of a slab are committed when a slab of small blocks first needs them. On large pages
- * the budget is asked for a whole page even if a neighbour has it already: refusing early is allowed.
+ * The long facts of a slab are committed when a slab of small blocks first needs them, or needs them
+ * again after a purge. On large pages the budget is asked for a whole page even if a neighbour has it
+ * already: refusing early is allowed.
  */
-static int commit_long_facts(struct shale_segment *view, uint64_t slab)
+int arena_commit_long_facts(struct shale_segment *view, uint64_t slab)
 {
 	struct arena_shm *arena = slab_arena(view, slab);
-	uint32_t bits =
-		load_relaxed(&arena->long_committed); /* set after the commit, never cleared */
+	uint32_t bits = load_relaxed(
+		&arena->long_committed); /* its bit moves with the slab, which is ours */
 	uint32_t bit = UINT32_C(1) << (slab % SLABS_PER_ARENA);
 	int r;
 
@@ -166,6 +179,7 @@ static int commit_long_facts(struct shale_segment *view, uint64_t slab)
 			LONG_FACTS_STRIDE);
 	if (r < 0)
 		return r;
+	zero_long_facts(view, slab);
 	/* pairs: arena.long_facts - a checker that sees the bit may read the facts. */
 	(void)fetch_or_acq_rel(&arena->long_committed, bit);
 	return 0;
@@ -186,7 +200,7 @@ static int slab_take(struct lane *lane, const struct bin_info *bin, uint64_t sla
 	if (slab_word_state(before) != SLAB_FREE || !cas_seq_cst(word, &before, claimed))
 		return -EAGAIN;
 	if (arena_committed(view, slab / SLABS_PER_ARENA))
-		r = bin->facts_long ? commit_long_facts(view, slab) : 0;
+		r = slab_make_whole(view, slab, bin);
 	after = slab_word_next(claimed, r < 0 ? slab_low(SLAB_FREE, 0, 0)
 					      : slab_low(SLAB_OWNED, lane->index, (unsigned)index));
 	/* a CLAIMED word is changed by the lane that it names, or by that lane's recovery */

@@ -28,6 +28,7 @@
 #include "heap/large.h"
 #include "heap/publish.h"
 #include "heap/slab.h"
+#include "heap/sparse.h"
 
 /* -- intents ----------------------------------------------------------------------------------- */
 
@@ -157,6 +158,9 @@ static void settle_word(struct shale_segment *view, uint32_t lane, uint64_t slab
 		settle_owned(view, slab, word);
 		break;
 	case SLAB_CLAIMED:
+		/* taken from the dead, perhaps, and not yet zeroed */
+		if (arena_committed(view, slab / SLABS_PER_ARENA))
+			slab_forget_facts(view, slab);
 		(void)cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, SLAB_FREE));
 		break;
 	case SLAB_SPAN_CLAIM:

@@ -22,6 +22,7 @@
 #include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/slab.h"
+#include "heap/sparse.h"
 #include "segment/recovery.h"
 
 static uint64_t slab_total(const struct shale_segment *view)
@@ -116,6 +117,15 @@ static bool claim_slab(struct shale_segment *view, uint64_t slab, uint64_t low)
 	return false;
 }
 
+/* Pages that were purged from slabs of the span come back. */
+static bool span_make_whole(struct shale_segment *view, uint64_t head, uint64_t count)
+{
+	for (uint64_t slab = head; slab < head + count; slab++)
+		if (slab_make_whole(view, slab, NULL) < 0)
+			return false;
+	return true;
+}
+
 static bool span_claim(struct lane *lane, uint64_t head, uint64_t count)
 {
 	struct shale_segment *view = lane->view;
@@ -131,6 +141,10 @@ static bool span_claim(struct lane *lane, uint64_t head, uint64_t count)
 			span_dismantle(view, head);
 			return false;
 		}
+	}
+	if (!span_make_whole(view, head, count)) {
+		span_dismantle(view, head);
+		return false;
 	}
 	word = load_relaxed(slab_word(view, head)); /* ours */
 	/* pairs: slab.word - the length is stored before the word says SPAN. */

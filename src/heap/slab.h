@@ -92,6 +92,15 @@ void slab_remember(struct lane *lane, unsigned bin, uint64_t slab);
 /* Tells allocators that there are orphans to look for. */
 void slab_orphans_changed(struct shale_segment *view);
 
+#define SLAB_NAMES_MAX 64u
+
+/*
+ * slab_remote.c: every name in [first, end), read after the facts that made the caller ask; or false if
+ * there are more than fit: then every block counts as named.
+ */
+bool slab_names_gather(const struct shale_segment *view, uint64_t first, uint64_t end,
+		       uint64_t *ret_names, uint32_t *ret_count);
+
 /* slab_remote.c: takes back what others freed, if the hint says so. True if any block was. */
 bool slab_collect(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 

@@ -77,27 +77,25 @@ static bool lane_names(const struct lane_shm *lane, uint64_t first, uint64_t end
 	return true;
 }
 
-#define NAMES_MAX 64u
-
-/* Every name in the range, or false if there are more than fit: then nothing may be collected. */
-static bool names_gather(const struct shale_segment *view, uint64_t first, uint64_t end,
-			 uint64_t *ret_names, uint32_t *ret_count)
+bool slab_names_gather(const struct shale_segment *view, uint64_t first, uint64_t end,
+		       uint64_t *ret_names, uint32_t *ret_count)
 {
 	uint32_t high = view_lane_high(view);
 
 	*ret_count = 0;
 	for (uint32_t lane = 1; lane < high; lane++)
-		if (!lane_names(view_lane(view, lane), first, end, ret_names, ret_count, NAMES_MAX))
+		if (!lane_names(view_lane(view, lane), first, end, ret_names, ret_count,
+				SLAB_NAMES_MAX))
 			return false;
 	return true;
 }
 
 bool heap_block_named(struct shale_segment *view, uint64_t offset)
 {
-	uint64_t names[NAMES_MAX];
+	uint64_t names[SLAB_NAMES_MAX];
 	uint32_t count;
 
-	return !names_gather(view, offset, offset + 1, names, &count) || count != 0;
+	return !slab_names_gather(view, offset, offset + 1, names, &count) || count != 0;
 }
 
 static bool is_named(const uint64_t *names, uint32_t count, uint64_t offset)
@@ -130,9 +128,9 @@ static bool collect_freed(struct shale_segment *view, uint64_t slab, const struc
 	uint8_t *own = slab_own_facts(view, bin, slab);
 	uint8_t *shared = own + bin->facts_half;
 	uint64_t first = slab_offset(view, slab);
-	uint64_t names[NAMES_MAX];
+	uint64_t names[SLAB_NAMES_MAX];
 	uint32_t count;
-	bool whole = names_gather(view, first, first + SLAB_SIZE, names, &count);
+	bool whole = slab_names_gather(view, first, first + SLAB_SIZE, names, &count);
 	bool any = false;
 
 	for (uint32_t i = 0; i < bin->count; i++) {
