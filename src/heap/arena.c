@@ -62,19 +62,37 @@ static int raise_high(struct shale_segment *view, uint32_t high)
 	return 0;
 }
 
+/* Short facts that were purged while the arena was here before wait for who takes their slabs. */
+static int commit_short_facts(struct shale_segment *view, uint64_t arena)
+{
+	/* pairs: facts.gone - pages of which a slab's facts are there are there, and stay. */
+	uint32_t gone = load_acquire(&heap_arena(view, arena)->facts_gone);
+	uint64_t facts = view->short_facts_offset + arena * SHORT_FACTS_ARENA;
+	int r = 0;
+
+	if (gone == 0)
+		return view_commit(view, facts, SHORT_FACTS_ARENA);
+	for (unsigned s = 0; s < SLABS_PER_ARENA && r == 0; s += 4)
+		if ((gone >> s & 0xf) != 0xf)
+			r = view_commit(view, facts + s * (uint64_t)SHORT_FACTS_STRIDE,
+					UINT64_C(4) * SHORT_FACTS_STRIDE);
+	return r;
+}
+
 static int commit_memory(struct shale_segment *view, uint64_t arena)
 {
-	uint64_t facts =
-		view->short_facts_offset + arena * SLABS_PER_ARENA * (uint64_t)SHORT_FACTS_STRIDE;
 	int r;
 
 	/* our own COMMITTING word is counted already */
 	if (!view_budget_allows(view, 0))
 		return -ENOMEM;
-	r = view_commit(view, facts, SLABS_PER_ARENA * (uint64_t)SHORT_FACTS_STRIDE);
-	if (r < 0)
-		return r;
-	return view_commit(view, view->heap_offset + (arena << ARENA_SHIFT), ARENA_SIZE);
+	r = commit_short_facts(view, arena);
+	if (r == 0)
+		r = view_commit(view, view->heap_offset + (arena << ARENA_SHIFT), ARENA_SIZE);
+	for (unsigned s = 0; s < SLABS_PER_ARENA && r == 0; s++)
+		/* relaxed: nobody has a slab of it; what was purged before it went is there again */
+		store_relaxed(&heap_arena(view, arena)->punched[s], (uint16_t)0);
+	return r;
 }
 
 /* 0 committed by us; -EAGAIN not NONE (any more); -errno. */

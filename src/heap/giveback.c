@@ -20,6 +20,7 @@
 #include "heap/arena.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/purge.h"
 #include "heap/slab.h"
 
 int arena_decommit(struct shale_segment *view, uint64_t arena)
@@ -130,8 +131,18 @@ int64_t giveback_empty(struct lane *lane, uint64_t keep)
 	return r < 0 && returned == 0 ? r : returned;
 }
 
+/* Pages between the live blocks of what is in use. */
+static int64_t trim_inside(struct lane *lane)
+{
+	const struct purge_limits limits = {.facts = true};
+
+	slab_close_all(lane);
+	return purge_run(lane, &limits);
+}
+
 int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes)
 {
+	int64_t returned, purged;
 	struct lane *lane;
 	int r = lane_enter(segment, &lane);
 
@@ -140,5 +151,9 @@ int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes)
 	if (r < 0)
 		return r;
 	slab_release_empty(lane, true);
-	return giveback_empty(lane, keep_bytes / ARENA_SIZE);
+	returned = giveback_empty(lane, keep_bytes / ARENA_SIZE);
+	if (returned < 0)
+		return returned;
+	purged = trim_inside(lane);
+	return purged < 0 && returned == 0 ? purged : returned + (purged > 0 ? purged : 0);
 }

@@ -16,6 +16,8 @@
 #include "segment/lanes.h"
 
 #define HEAP_LIFO 16u
+#define HEAP_OPEN_MAX \
+	64u /* slabs of a bin that a free may keep open: what a stopped lane withholds */
 
 struct heap_free_block {
 	unsigned char *block;
@@ -33,8 +35,9 @@ struct heap_bin {
 	uint32_t owned_count;
 	uint32_t owned_room;
 	uint32_t owned_cursor;
+	uint32_t open_count;   /* slabs of the bin that are OWNED by us */
 	uint32_t orphans_seen; /* value of the orphan hint when none was found */
-	uint64_t *owned;       /* slabs that we own, as far as remembered */
+	uint64_t *owned;       /* slabs that we own or have parked, as far as remembered */
 	struct heap_free_block lifo[HEAP_LIFO];
 };
 
@@ -42,6 +45,7 @@ struct heap_lane {
 	uint64_t own_word;      /* state and lane bits that mark a slab as ours; 0: not set up */
 	uint64_t arena_current; /* where the last free slab was found */
 	uint32_t orphans_swept; /* value of the orphan hint when empty ones were last looked for */
+	uint64_t left_slab;     /* 1 + a dead slab that a name kept us from taking; 0: none */
 	struct heap_bin bins[BIN_COUNT];
 };
 

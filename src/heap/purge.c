@@ -20,6 +20,8 @@
 #include "heap/arena.h"
 #include "heap/giveback.h"
 #include "heap/heap.h"
+#include "heap/names.h"
+#include "heap/parked.h"
 #include "heap/pin.h"
 #include "heap/slab.h"
 #include "heap/sparse.h"
@@ -99,7 +101,7 @@ static void scan_sparse(const struct purge *p, unsigned s, struct purge_slab *sl
 {
 	for (unsigned k = 0; k < SPARSE_FACTS; k++) {
 		struct sparse_fact fact =
-			sparse_load(sparse_place(p->view, purge_slab_number(p, s), k));
+			sparse_load(sparse_entry(p->view, purge_slab_number(p, s), k));
 
 		if (sparse_fact_live(fact) && fact.index < slab->bin->count)
 			keep_block(slab, fact.index, fact.own, fact.shared);
@@ -144,8 +146,8 @@ static void keep_named(struct purge *p, uint64_t name)
 	unsigned s = (unsigned)(number % SLABS_PER_ARENA);
 	struct purge_slab *slab = &p->slabs[s];
 	uint32_t index;
+	const struct sparse_fact *entry;
 	const uint8_t *own;
-	struct sparse_fact fact;
 
 	if (!(p->held >> s & 1))
 		return;
@@ -154,8 +156,9 @@ static void keep_named(struct purge *p, uint64_t name)
 		return;
 	own = slab_own_facts(p->view, slab->bin, number) + index;
 	if (p->sparse >> s & 1) {
-		if (sparse_find(p->view, number, index, &fact))
-			keep_block(slab, index, fact.own, fact.shared);
+		entry = sparse_find(p->view, number, index);
+		if (entry) /* a free that comes now changes nothing: it is kept */
+			keep_block(slab, index, OWN_ALLOCATED, SHARED_FREED);
 	} else if (load_relaxed(own) != OWN_FREE) { /* named: nobody but its lane frees it */
 		/* a block beyond the first eight may be counted twice: no harm */
 		keep_block(slab, index, load_relaxed(own),
@@ -167,7 +170,7 @@ static void keep_named(struct purge *p, uint64_t name)
 static bool scan_held(struct purge *p, uint32_t slabs)
 {
 	uint64_t first = slab_offset(p->view, purge_slab_number(p, 0));
-	uint64_t names[SLAB_NAMES_MAX];
+	uint64_t names[NAMES_MAX];
 	uint32_t count;
 
 	for (unsigned s = 0; s < SLABS_PER_ARENA; s++)
@@ -175,7 +178,7 @@ static bool scan_held(struct purge *p, uint32_t slabs)
 		    /* ours: it changes by recovery of its lane at most, which keeps the facts */
 		    !scan_slab(p, s, load_relaxed(&p->arena->word[s])))
 			return false;
-	if (!slab_names_gather(p->view, first, first + ARENA_SIZE, names, &count))
+	if (!names_gather(p->view, first, first + ARENA_SIZE, names, &count))
 		return false;
 	for (uint32_t i = 0; i < count; i++)
 		if (slabs >> (slab_of_offset(p->view, names[i]) % SLABS_PER_ARENA) & 1)
@@ -184,11 +187,6 @@ static bool scan_held(struct purge *p, uint32_t slabs)
 }
 
 /* -- a look, with nothing held ----------------------------------------------------------------- */
-
-static bool word_parked(uint64_t word)
-{
-	return slab_word_state(word) == SLAB_PARKED || slab_word_state(word) == SLAB_ORPHAN;
-}
 
 static uint16_t pages_punched(const struct purge *p, unsigned s)
 {
@@ -240,7 +238,7 @@ static void look_slab(struct purge *p, unsigned s, struct purge_sight *sight)
 		sight->no_short |= bit;
 		sight->pages |= pages_punched(p, s) != UINT16_MAX;
 		sight->sum = sight->sum * 31 + (uint32_t)(word >> 32);
-	} else if (word_parked(word) && !(word & SLAB_HELD) && scan_slab(p, s, word)) {
+	} else if (slab_word_let_go(word) && !(word & SLAB_HELD) && scan_slab(p, s, word)) {
 		look_parked(p, s, word, sight);
 	}
 }
@@ -271,14 +269,15 @@ static bool unchanged_long_enough(struct purge *p, uint32_t sum, uint32_t wanted
 static bool look_arena(struct purge *p, const struct purge_limits *limits)
 {
 	struct purge_sight sight = {0};
+	bool committed = arena_committed(p->view, p->number), gain;
 
-	if (!arena_committed(p->view, p->number))
-		return false;
 	for (unsigned s = 0; s < SLABS_PER_ARENA; s++)
 		look_slab(p, s, &sight);
-	/* an empty arena goes back as a whole, or is kept as it is */
-	return sight.empty != UINT32_MAX &&
-	       (sight.pages || (limits->facts && facts_to_gain(p, &sight))) &&
+	gain = limits->facts && facts_to_gain(p, &sight);
+	/* an empty arena goes back as a whole, or is kept as it is; its facts go after it */
+	if (committed == (sight.empty == UINT32_MAX))
+		return false;
+	return (gain || (committed && sight.pages)) &&
 	       unchanged_long_enough(p, sight.sum, limits->unchanged_ms);
 }
 
@@ -289,7 +288,7 @@ static void hold_parked(struct purge *p, bool sparse)
 	for (unsigned s = 0; s < SLABS_PER_ARENA; s++) {
 		uint64_t word = load_relaxed(&p->arena->word[s]); /* the CAS decides */
 
-		if (!word_parked(word) || (word & SLAB_HELD) ||
+		if (!slab_word_let_go(word) || (word & SLAB_HELD) ||
 		    sparse != ((word & SLAB_SPARSE) != 0) ||
 		    bin_table[slab_word_bin(word)].size == 0)
 			continue;
@@ -319,7 +318,7 @@ static void let_go(struct purge *p)
 		uint64_t word = load_relaxed(&p->arena->word[s]); /* ours */
 
 		if (p->held >> s & 1)
-			slab_unhold(p->view, purge_slab_number(p, s));
+			slab_unhold(p->view, p->lane->index, purge_slab_number(p, s));
 		if (!(p->claimed >> s & 1))
 			continue;
 		if (p->error == 0 && (p->wiped >> s & 1))
@@ -377,7 +376,7 @@ static uint32_t without_facts(const struct purge *p)
 		uint64_t word = load_relaxed(&p->arena->word[s]); /* a look */
 
 		if (slab_word_state(word) == SLAB_FREE ||
-		    (word_parked(word) && (word & SLAB_SPARSE)))
+		    (slab_word_let_go(word) && (word & SLAB_SPARSE)))
 			slabs |= UINT32_C(1) << s;
 	}
 	return slabs;
@@ -531,9 +530,9 @@ static void purge_phase_2(struct purge *p, bool facts)
 	if ((p->held & ~before) && !scan_held(p, p->held & ~before))
 		return;
 	claim_free(p);
-	if (!arena_committed(p->view, p->number))
-		return;
-	punch_pages(p);
+	/* of an arena that was returned meanwhile, or before, the facts go */
+	if (arena_committed(p->view, p->number))
+		punch_pages(p);
 	if (facts) {
 		punch_short_facts(p);
 		punch_long_facts(p);

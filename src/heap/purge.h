@@ -24,7 +24,7 @@ struct purge_limits {
  */
 int64_t purge_run(struct lane *lane, const struct purge_limits *limits);
 
-/* purge_check.c: PG1..PG4. */
+/* purge_check.c: PG1, PG2. */
 void purge_check(struct check_context *check);
 
 #endif

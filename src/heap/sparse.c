@@ -5,7 +5,7 @@
  *
  * Owner:     entries are filled by the holder of the arena's lease while it holds the slab; from the
  *            switch on each fact is changed by who may change the dense one, by CAS.
- * Invariant: PG1..PG4 in docs/design/purge.md (purge_check.c).
+ * Invariant: H8, H9 (heap_check.c), PG1, PG2 (purge_check.c).
  * Progress:  a CAS on an entry fails when its block's facts have changed: at most a few times.
  * Ordering:  sparse.switch (both columns are in docs/design/purge.md), slab.word, facts.gone.
  * Death:     the lease names the doer, its phase says what may have been done;
@@ -16,75 +16,37 @@
 #include <errno.h>
 
 #include "heap/arena.h"
+#include "heap/facts.h"
 #include "heap/heap.h"
+#include "heap/parked.h"
 
 /* -- entries ----------------------------------------------------------------------------------- */
 
-sparse_word *sparse_find(const struct shale_segment *view, uint64_t slab, uint32_t index,
-			 struct sparse_fact *ret_fact)
+struct sparse_fact *sparse_find(const struct shale_segment *view, uint64_t slab, uint32_t index)
 {
 	for (unsigned k = 0; k < SPARSE_FACTS; k++) {
-		sparse_word *place = sparse_place(view, slab, k);
-		struct sparse_fact fact = sparse_load(place);
+		struct sparse_fact *entry = sparse_entry(view, slab, k), fact = sparse_load(entry);
 
-		if (fact.own == OWN_FREE || fact.index != index)
-			continue;
-		*ret_fact = fact;
-		return place;
+		if (fact.own != OWN_FREE && fact.index == index)
+			return entry;
 	}
 	return NULL;
 }
 
-/* Moves the fact of a live block; 1, 0 it was so, -EALREADY. */
-static int sparse_move(const struct shale_segment *view, uint64_t slab, uint32_t index, uint8_t own,
-		       uint8_t shared)
+bool sparse_any_live(const struct shale_segment *view, uint64_t slab)
 {
-	struct sparse_fact fact, to;
-	sparse_word *place;
-
-	/* repeats only when somebody else changed this block's entry, or the slab was expanded */
-	do {
-		place = sparse_find(view, slab, index, &fact);
-		if (!place || !sparse_fact_live(fact))
-			return -EALREADY;
-		to = (struct sparse_fact){fact.index, own ? fact.own : own, shared};
-		if (to.own == fact.own && to.shared == fact.shared)
-			return 0;
-	} while (!sparse_cas(place, fact, to));
-	return 1;
+	for (unsigned k = 0; k < SPARSE_FACTS; k++)
+		if (sparse_fact_live(sparse_load(sparse_entry(view, slab, k))))
+			return true;
+	return false;
 }
 
-int sparse_free(const struct shale_segment *view, uint64_t slab, uint32_t index)
+static void sparse_store(struct sparse_fact *entry, struct sparse_fact fact)
 {
-	int r = sparse_move(view, slab, index, OWN_ALLOCATED, SHARED_FREED);
+	sparse_word *word = (void *)entry;
 
-	return r < 0 ? r : 0;
-}
-
-int sparse_free_own(const struct shale_segment *view, uint64_t slab, uint32_t index)
-{
-	int r = sparse_move(view, slab, index, OWN_FREE, SHARED_NONE);
-
-	return r < 0 ? r : 0;
-}
-
-int sparse_publish(const struct shale_segment *view, uint64_t slab, uint32_t index, bool publish)
-{
-	return sparse_move(view, slab, index, OWN_ALLOCATED,
-			   publish ? SHARED_PUBLISHED : SHARED_NONE);
-}
-
-uint32_t sparse_next_live(const struct shale_segment *view, uint64_t slab, uint32_t from)
-{
-	uint32_t next = UINT32_MAX;
-
-	for (unsigned k = 0; k < SPARSE_FACTS; k++) {
-		struct sparse_fact fact = sparse_load(sparse_place(view, slab, k));
-
-		if (sparse_fact_live(fact) && fact.index >= from && fact.index < next)
-			next = fact.index;
-	}
-	return next;
+	/* relaxed: the slab is ours, and its word says that the entries do not count */
+	store_relaxed(word, (union sparse_slot){.fact = fact}.word);
 }
 
 static void sparse_clear(struct shale_segment *view, uint64_t slab)
@@ -94,7 +56,7 @@ static void sparse_clear(struct shale_segment *view, uint64_t slab)
 	/* the slab is ours: nobody looks for facts here */
 	(void)fetch_and_acq_rel(&slab_arena(view, slab)->sparse_used, ~bit);
 	for (unsigned k = 0; k < SPARSE_FACTS; k++)
-		store_relaxed(sparse_place(view, slab, k), 0u);
+		sparse_store(sparse_entry(view, slab, k), (struct sparse_fact){0});
 }
 
 static bool sparse_is_used(const struct shale_segment *view, uint64_t slab)
@@ -145,17 +107,20 @@ bool slab_hold(struct shale_segment *view, uint64_t slab, uint64_t word)
 	return cas_seq_cst(slab_word(view, slab), &word, held);
 }
 
-void slab_unhold(struct shale_segment *view, uint64_t slab)
+void slab_unhold(struct shale_segment *view, uint32_t lane, uint64_t slab)
 {
-	uint64_t word = load_relaxed(slab_word(view, slab)); /* the CAS decides */
+	uint64_t word = load_relaxed(slab_word(view, slab)), after; /* the CAS decides */
 
 	/* repeats only when recovery has made an orphan of it */
 	do {
-		if (!(word & SLAB_HELD) || slab_word_state(word) == SLAB_BODY)
+		if (!slab_word_let_go(word) || !(word & SLAB_HELD))
 			return;
-		/* pairs: slab.word - holes and entries are complete. */
-	} while (!cas_seq_cst(slab_word(view, slab), &word,
-			      slab_word_next(word, word & SLAB_PAYLOAD_MASK & ~SLAB_HELD)));
+		after = slab_word_next(word, word & SLAB_PAYLOAD_MASK & ~SLAB_HELD);
+		/* pairs: slab.word - holes and entries are complete. pairs: slab.moved - then the look. */
+	} while (!cas_seq_cst(slab_word(view, slab), &word, after));
+	/* who freed the last block while it was held has left it to us */
+	if (slab_look(view, lane, slab, after) == SLAB_NAMED)
+		slab_orphans_changed(view);
 }
 
 /* -- dense to sparse ----------------------------------------------------------------------------- */
@@ -165,9 +130,7 @@ void sparse_switch(struct shale_segment *view, uint64_t slab, const struct spars
 	uint64_t word = load_relaxed(slab_word(view, slab)); /* held by us */
 
 	for (unsigned k = 0; k < SPARSE_FACTS; k++)
-		/* relaxed: read by others after the CAS below */
-		store_relaxed(sparse_place(view, slab, k),
-			      (union sparse_slot){.fact = facts[k]}.word);
+		sparse_store(sparse_entry(view, slab, k), facts[k]);
 	(void)fetch_or_acq_rel(&slab_arena(view, slab)->sparse_used,
 			       UINT32_C(1) << (slab % SLABS_PER_ARENA));
 	/* pairs: sparse.switch - who changed a dense fact and still finds the old word is seen after it. */
@@ -186,7 +149,7 @@ static struct sparse_fact fact_joined(struct sparse_fact fact, uint8_t own, uint
 }
 
 /* Takes over what the dense facts of one block say by now. `seen`: the entry as it was filled. */
-static void transfer_entry(sparse_word *place, const struct sparse_fact *seen, uint8_t own,
+static void transfer_entry(struct sparse_fact *place, const struct sparse_fact *seen, uint8_t own,
 			   uint8_t shared)
 {
 	struct sparse_fact fact, to;
@@ -222,11 +185,11 @@ void sparse_transfer(struct shale_segment *view, uint64_t slab, const struct spa
 	const uint8_t *own = bin ? slab_own_facts(view, bin, slab) : NULL;
 
 	for (unsigned k = 0; own && k < SPARSE_FACTS; k++) {
-		uint32_t index = sparse_load(sparse_place(view, slab, k)).index;
+		uint32_t index = sparse_load(sparse_entry(view, slab, k)).index;
 
 		if (index < bin->count)
 			/* pairs: sparse.switch - read after the slab word has changed. */
-			transfer_entry(sparse_place(view, slab, k), facts ? &facts[k] : NULL,
+			transfer_entry(sparse_entry(view, slab, k), facts ? &facts[k] : NULL,
 				       load_seq_cst(own + index),
 				       load_seq_cst(own + bin->facts_half + index));
 	}
@@ -253,7 +216,7 @@ static void sparse_merge(struct shale_segment *view, uint64_t slab, const struct
 	uint8_t *own = bin ? slab_own_facts(view, bin, slab) : NULL;
 
 	for (unsigned k = 0; own && k < SPARSE_FACTS; k++) {
-		struct sparse_fact fact = sparse_load(sparse_place(view, slab, k));
+		struct sparse_fact fact = sparse_load(sparse_entry(view, slab, k));
 
 		if (fact.own != OWN_FREE && fact.index < bin->count)
 			merge_entry(own + bin->facts_half + fact.index, seen ? &seen[k] : NULL,
@@ -265,26 +228,14 @@ static void sparse_merge(struct shale_segment *view, uint64_t slab, const struct
 	sparse_clear(view, slab);
 }
 
-/* Eight facts at a time; those who come late with a pointer store single bytes. */
-static void facts_zero(uint8_t *facts, uint64_t size)
-{
-	for (uint64_t i = 0; i < size; i += 8) {
-		uint64_t __attribute__((may_alias)) *eight = (void *)(facts + i);
-
-		/* ours to write; read first to keep clean lines clean */
-		if (load_relaxed(eight) != 0)
-			store_relaxed(eight, UINT64_C(0));
-	}
-}
-
 static void expand_fill(struct shale_segment *view, uint64_t slab, const struct bin_info *bin,
 			struct sparse_fact *ret_seen)
 {
 	uint8_t *own = slab_own_facts(view, bin, slab);
 
-	facts_zero(own, UINT64_C(2) * bin->facts_half);
+	facts_zero(own, 2u * bin->facts_half);
 	for (unsigned k = 0; k < SPARSE_FACTS; k++) {
-		struct sparse_fact fact = sparse_load(sparse_place(view, slab, k));
+		struct sparse_fact fact = sparse_load(sparse_entry(view, slab, k));
 
 		ret_seen[k] = fact;
 		if (fact.own == OWN_FREE || fact.index >= bin->count)
@@ -326,7 +277,7 @@ int sparse_expand(struct lane *lane, uint64_t slab, uint64_t word)
 	if (slab_hold(lane->view, slab, word)) {
 		r = expand_held(lane, slab);
 		if (r < 0)
-			slab_unhold(lane->view, slab);
+			slab_unhold(lane->view, lane->index, slab);
 	}
 	lease_drop(lane->view, arena);
 	return r;
@@ -353,25 +304,11 @@ static int short_facts_back(struct shale_segment *view, uint64_t slab)
 	return 0;
 }
 
-static int pages_back(struct shale_segment *view, uint64_t slab)
-{
-	uint16_t *punched = &slab_arena(view, slab)->punched[slab % SLABS_PER_ARENA];
-	int r;
-
-	/* the slab is ours: nobody punches it */
-	if (load_relaxed(punched) == 0)
-		return 0;
-	r = view_commit(view, slab_offset(view, slab), SLAB_SIZE);
-	if (r == 0)
-		store_relaxed(punched, (uint16_t)0);
-	return r;
-}
-
 int slab_make_whole(struct shale_segment *view, uint64_t slab, const struct bin_info *bin)
 {
 	uint32_t *fresh = &slab_arena(view, slab)->fresh;
 	uint32_t bit = UINT32_C(1) << (slab % SLABS_PER_ARENA);
-	int r = pages_back(view, slab);
+	int r = slab_recommit(view, slab);
 
 	/* the bit is ours with the slab; who wants to know looks before */
 	if (load_relaxed(fresh) & bit)
@@ -382,27 +319,26 @@ int slab_make_whole(struct shale_segment *view, uint64_t slab, const struct bin_
 	return bin->facts_long ? arena_commit_long_facts(view, slab) : short_facts_back(view, slab);
 }
 
-void slab_forget_facts(struct shale_segment *view, uint64_t slab)
+void slab_forget_facts(struct shale_segment *view, uint64_t slab, const struct bin_info *bin)
 {
-	struct arena_shm *arena = slab_arena(view, slab);
-	uint32_t bit = UINT32_C(1) << (slab % SLABS_PER_ARENA);
+	const struct arena_shm *arena = slab_arena(view, slab);
+	/* pairs: facts.gone, arena.long_facts - what is not there is zeroed when it is committed. */
+	uint32_t there = bin->facts_long ? load_acquire(&arena->long_committed)
+					 : ~load_acquire(&arena->facts_gone);
+	uint8_t *own = slab_own_facts(view, bin, slab);
 
+	if (there >> (slab % SLABS_PER_ARENA) & 1) {
+		facts_zero(own, bin->count);
+		facts_zero(own + bin->facts_half, bin->count);
+	}
 	if (sparse_is_used(view, slab))
 		sparse_clear(view, slab);
-	/* pairs: facts.gone - what is not there is zeroed when it is committed. */
-	if (!(load_acquire(&arena->facts_gone) & bit))
-		facts_zero(view_at(view, view->short_facts_offset + slab * SHORT_FACTS_STRIDE),
-			   SHORT_FACTS_STRIDE);
-	/* pairs: arena.long_facts - the same. */
-	if (load_acquire(&arena->long_committed) & bit)
-		facts_zero(view_at(view, view->long_facts_offset + slab * LONG_FACTS_STRIDE),
-			   LONG_FACTS_STRIDE);
 }
 
 /* -- recovery ----------------------------------------------------------------------------------- */
 
-static int settle_held(struct shale_segment *view, uint64_t slab, uint64_t word, bool converting,
-		       bool *barrier_done)
+static int settle_held(struct shale_segment *view, uint32_t lane, uint64_t slab, uint64_t word,
+		       bool converting, bool *barrier_done)
 {
 	int r = 0;
 
@@ -417,7 +353,7 @@ static int settle_held(struct shale_segment *view, uint64_t slab, uint64_t word,
 	} else if (converting) {
 		sparse_clear(view, slab);
 	}
-	slab_unhold(view, slab);
+	slab_unhold(view, lane, slab);
 	return 0;
 }
 
@@ -428,8 +364,8 @@ static int settle_leased_slab(struct shale_segment *view, uint32_t lane, uint64_
 	uint64_t word = load_acquire(slab_word(view, slab));
 	enum slab_state state = slab_word_state(word);
 
-	if ((state == SLAB_PARKED || state == SLAB_ORPHAN) && (word & SLAB_HELD))
-		return settle_held(view, slab, word, converting, barrier_done);
+	if (slab_word_let_go(word) && (word & SLAB_HELD))
+		return settle_held(view, lane, slab, word, converting, barrier_done);
 	if (state == SLAB_OWNED && slab_word_lane(word) == lane && sparse_is_used(view, slab))
 		sparse_merge(view, slab, NULL);
 	return 0;

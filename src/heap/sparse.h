@@ -13,6 +13,7 @@
 
 #include "heap/slab.h"
 
+/* A fact as one integer, in the machine's own order of bytes. */
 union sparse_slot {
 	struct sparse_fact fact;
 	uint32_t word;
@@ -20,23 +21,28 @@ union sparse_slot {
 
 typedef uint32_t __attribute__((may_alias)) sparse_word;
 
-static inline sparse_word *sparse_place(const struct shale_segment *view, uint64_t slab, unsigned k)
+static inline struct sparse_fact *sparse_entry(const struct shale_segment *view, uint64_t slab,
+					       unsigned k)
 {
-	return (sparse_word *)(void *)&slab_arena(view, slab)->sparse[slab % SLABS_PER_ARENA][k];
+	return &slab_arena(view, slab)->sparse[slab % SLABS_PER_ARENA][k];
 }
 
-static inline struct sparse_fact sparse_load(const sparse_word *place)
+static inline struct sparse_fact sparse_load(const struct sparse_fact *entry)
 {
-	/* pairs: sparse.switch - what was stored here before the slab word changed is seen. */
-	return (union sparse_slot){.word = load_seq_cst(place)}.fact;
+	const sparse_word *word = (const void *)entry;
+
+	/* pairs: slab.shared - as a dense fact. pairs: sparse.switch - after the slab's word changed. */
+	return (union sparse_slot){.word = load_seq_cst(word)}.fact;
 }
 
-static inline bool sparse_cas(sparse_word *place, struct sparse_fact from, struct sparse_fact to)
+static inline bool sparse_cas(struct sparse_fact *entry, struct sparse_fact from,
+			      struct sparse_fact to)
 {
 	uint32_t expected = (union sparse_slot){.fact = from}.word;
+	sparse_word *word = (void *)entry;
 
-	/* pairs: sparse.switch - then the slab word is loaded again. */
-	return cas_seq_cst(place, &expected, (union sparse_slot){.fact = to}.word);
+	/* pairs: slab.moved - then the slab's word is loaded again. */
+	return cas_seq_cst(word, &expected, (union sparse_slot){.fact = to}.word);
 }
 
 static inline bool sparse_fact_live(struct sparse_fact fact)
@@ -45,20 +51,10 @@ static inline bool sparse_fact_live(struct sparse_fact fact)
 }
 
 /* The entry of this block, or NULL: it is free. */
-sparse_word *sparse_find(const struct shale_segment *view, uint64_t slab, uint32_t index,
-			 struct sparse_fact *ret_fact);
+struct sparse_fact *sparse_find(const struct shale_segment *view, uint64_t slab, uint32_t index);
 
-/* The holder of the block frees it. -EALREADY: it is not live. */
-int sparse_free(const struct shale_segment *view, uint64_t slab, uint32_t index);
-
-/* The lane that parked the slab frees the block: no mark for a collect is left. -EALREADY. */
-int sparse_free_own(const struct shale_segment *view, uint64_t slab, uint32_t index);
-
-/* The holder publishes or unpublishes: 1 changed, 0 it was so. -EALREADY. */
-int sparse_publish(const struct shale_segment *view, uint64_t slab, uint32_t index, bool publish);
-
-/* The first live block at or after `from`, or UINT32_MAX. */
-uint32_t sparse_next_live(const struct shale_segment *view, uint64_t slab, uint32_t from);
+/* Does a block of the slab live? */
+bool sparse_any_live(const struct shale_segment *view, uint64_t slab);
 
 /* -- the lease of an arena ---------------------------------------------------------------------- */
 
@@ -69,7 +65,9 @@ void lease_phase_set(struct lane *lane, uint64_t arena, enum lease_phase phase);
 
 /* CAS of this very word to +HELD and back. The lease is the caller's, or a dead lane's. */
 bool slab_hold(struct shale_segment *view, uint64_t slab, uint64_t word);
-void slab_unhold(struct shale_segment *view, uint64_t slab);
+
+/* ... and takes the slab for `lane` if its last block was freed meanwhile. */
+void slab_unhold(struct shale_segment *view, uint32_t lane, uint64_t slab);
 
 /* -- converting (the slab is held by the caller) -------------------------------------------------- */
 
@@ -96,8 +94,11 @@ int sparse_expand(struct lane *lane, uint64_t slab, uint64_t word);
  */
 int slab_make_whole(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 
-/* The caller has the slab CLAIMED, nothing in it is live or named: its facts are zeroed, or gone. */
-void slab_forget_facts(struct shale_segment *view, uint64_t slab);
+/*
+ * The caller has the slab CLAIMED, it was of this bin, nothing in it is live or named: its facts are
+ * zeroed, unless they are gone.
+ */
+void slab_forget_facts(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 
 /* Recovery: everything that the dead lane did under leases. 0 or -errno. */
 int sparse_settle_lane(struct shale_segment *view, uint32_t lane);
