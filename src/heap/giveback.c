@@ -8,7 +8,7 @@
  *
  * docs/design/giveback.md has the policy.
  *
- * Ordering: arena.state, slab.word, lane.pins.
+ * Ordering: arena.state, slab.word, arena.pin.
  * Progress: bounded by the arenas; nobody waits for it.
  * Death:    RETURNING and CLAIMED name the lane: recovery punches again if every word was claimed,
  *           else leaves the arena to those who have slabs of it, and sets the words back. Punches in
@@ -24,6 +24,7 @@
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/pin.h"
+#include "heap/purge.h"
 #include "heap/rank.h"
 #include "heap/slab.h"
 #include "sync/event.h"
@@ -153,11 +154,11 @@ static bool return_begin(struct lane *lane, uint64_t number, bool asked,
 	uint64_t low = (uint64_t)ARENA_RETURNING | ((uint64_t)lane->index << SLAB_LANE_SHIFT);
 
 	*ret_returning = (struct returning){number, slab_word_next(before, low)};
-	/* pairs: lane.pins - set before the pins are read. */
+	/* pairs: arena.pin - set before the pins are read. */
 	if ((before & SLAB_STATE_MASK) != ARENA_COMMITTED ||
 	    !cas_seq_cst(&arena->state, &before, ret_returning->doing))
 		return false;
-	if (claim_words(arena, lane->index) && !pin_holds(lane->view, number) &&
+	if (claim_words(arena, lane->index) && !arena_is_pinned(lane->view, number) &&
 	    (asked || !map_forbids(lane->view)))
 		return true;
 	return_end(lane, ret_returning, ARENA_COMMITTED);
@@ -402,8 +403,18 @@ void giveback_tick(struct lane *lane)
 
 /* -- at once ------------------------------------------------------------------------------------- */
 
+/* Pages between the live blocks of what is in use. */
+static int64_t trim_inside(struct lane *lane)
+{
+	const struct purge_limits limits = {.facts = true};
+
+	slab_close_all(lane);
+	return purge_run(lane, &limits);
+}
+
 int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes)
 {
+	int64_t returned, purged;
 	struct lane *lane;
 	int r = lane_enter(segment, &lane);
 
@@ -412,5 +423,9 @@ int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes)
 	if (r < 0)
 		return r;
 	slab_release_empty(lane, true);
-	return giveback_now(lane, keep_bytes / ARENA_SIZE, true);
+	returned = giveback_now(lane, keep_bytes / ARENA_SIZE, true);
+	if (returned < 0)
+		return returned;
+	purged = trim_inside(lane);
+	return purged < 0 && returned == 0 ? purged : returned + (purged > 0 ? purged : 0);
 }

