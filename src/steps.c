@@ -2,7 +2,8 @@
  * steps.c - the one file that sees all layers: what each adds to recovery, checking and statistics.
  *
  * The segment layer declares these tables (segment/recovery.h) and walks them; a layer above adds a
- * row here. Order of recovery: hand-overs first (they decide which blocks live on), slabs last.
+ * row here. Order of recovery: a free that had begun, then
+ * hand-overs (they decide which blocks live on), slabs last.
  *
  * Owner: nobody; constant tables.
  * Death: the steps say it themselves.
@@ -13,14 +14,17 @@
 #include "heap/heap_check.h"
 #include "heap/heap_recovery.h"
 #include "heap/placement.h"
+#include "heap/sparse.h"
 #include "map/map.h"
 #include "segment/lanes.h"
 #include "segment/recovery.h"
 
 const struct recovery_step recovery_steps[] = {
+	{"heap frees", heap_settle_free},
 	{"map", map_settle_lane},
 	{"channel", channel_settle_lane},
 	{"heap intents", heap_settle_intent},
+	{"heap leases", sparse_settle_lane},
 	{"heap slabs", heap_settle_slabs},
 	{NULL, NULL},
 };

@@ -10,6 +10,7 @@
 #include <shale/channel.h>
 #include <shale/doctor.h>
 #include <shale/heap.h>
+#include <shale/keeper.h>
 #include <shale/map.h>
 #include <shale/numa.h>
 #include <shale/segment.h>

@@ -20,11 +20,13 @@
 #include <errno.h>
 #include <string.h>
 
+#include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/placement.h"
 #include "heap/rank.h"
 #include "heap/slab.h"
+#include "heap/sparse.h"
 
 static uint64_t arena_word(enum arena_state state, uint32_t lane, uint64_t before)
 {
@@ -81,19 +83,32 @@ static int raise_high(struct shale_segment *view, uint32_t high)
 	return 0;
 }
 
+/* Short facts that were purged while the arena was here before wait for who takes their slabs. */
+static int commit_short_facts(struct shale_segment *view, uint64_t arena)
+{
+	/* pairs: facts.gone - pages of which a slab's facts are there are there, and stay. */
+	uint32_t gone = load_acquire(&heap_arena(view, arena)->facts_gone);
+	uint64_t facts = view->short_facts_offset + arena * SHORT_FACTS_ARENA;
+	int r = 0;
+
+	if (gone == 0)
+		return view_commit(view, facts, SHORT_FACTS_ARENA);
+	for (unsigned s = 0; s < SLABS_PER_ARENA && r == 0; s += 4)
+		if ((gone >> s & 0xf) != 0xf)
+			r = view_commit(view, facts + s * (uint64_t)SHORT_FACTS_STRIDE,
+					UINT64_C(4) * SHORT_FACTS_STRIDE);
+	return r;
+}
+
 static int commit_memory(struct shale_segment *view, uint64_t arena, unsigned node)
 {
-	uint64_t facts =
-		view->short_facts_offset + arena * SLABS_PER_ARENA * (uint64_t)SHORT_FACTS_STRIDE;
 	int r;
 
 	/* our own COMMITTING word is counted already */
 	if (!view_budget_allows(view, 0))
 		return -ENOMEM;
-	r = view_commit(view, facts, SLABS_PER_ARENA * (uint64_t)SHORT_FACTS_STRIDE);
-	if (r < 0)
-		return r;
-	return placement_commit(view, arena, (uint8_t)node);
+	r = commit_short_facts(view, arena);
+	return r < 0 ? r : placement_commit(view, arena, (uint8_t)node);
 }
 
 /* The arena is COMMITTING by us: what its other words say once it has memory. */
@@ -216,15 +231,27 @@ static uint64_t long_facts_step(const struct shale_segment *view)
 	return view->page_size > LONG_FACTS_STRIDE ? view->page_size : LONG_FACTS_STRIDE;
 }
 
+/* Whoever comes late with a pointer into facts that were punched may have left a byte there. */
+static void zero_long_facts(struct shale_segment *view, uint64_t slab)
+{
+	uint64_t __attribute__((may_alias)) *eight =
+		view_at(view, view->long_facts_offset + slab * LONG_FACTS_STRIDE);
+
+	for (unsigned i = 0; i < LONG_FACTS_STRIDE / 8; i++)
+		if (load_relaxed(eight + i) != 0) /* the slab is ours */
+			store_relaxed(eight + i, UINT64_C(0));
+}
+
 /*
- * The long facts of a slab are committed when a slab of small blocks first needs them. On large pages
- * the budget is asked for a whole page even if a neighbour has it already: refusing early is allowed.
+ * The long facts of a slab are committed when a slab of small blocks first needs them, or needs them
+ * again after a purge. On large pages the budget is asked for a whole page even if a neighbour has it
+ * already: refusing early is allowed.
  */
-static int commit_long_facts(struct shale_segment *view, uint64_t slab)
+int arena_commit_long_facts(struct shale_segment *view, uint64_t slab)
 {
 	struct arena_shm *arena = slab_arena(view, slab);
-	uint32_t bits =
-		load_relaxed(&arena->long_committed); /* set after the commit, never cleared */
+	uint32_t bits = load_relaxed(
+		&arena->long_committed); /* its bit moves with the slab, which is ours */
 	uint32_t bit = UINT32_C(1) << (slab % SLABS_PER_ARENA);
 	int r;
 
@@ -237,6 +264,7 @@ static int commit_long_facts(struct shale_segment *view, uint64_t slab)
 			LONG_FACTS_STRIDE);
 	if (r < 0)
 		return r;
+	zero_long_facts(view, slab);
 	/* pairs: arena.long_facts - a checker that sees the bit may read the facts. */
 	(void)fetch_or_acq_rel(&arena->long_committed, bit);
 	return 0;
@@ -292,10 +320,9 @@ static int slab_equip(struct lane *lane, const struct bin_info *bin, uint64_t sl
 
 	if (!arena_committed(view, arena))
 		return -EAGAIN;
-	r = bin->facts_long ? commit_long_facts(view, slab) : 0;
+	r = arena_prepare(view, arena, UINT32_C(1) << (slab % SLABS_PER_ARENA), false, &fresh);
 	if (r == 0)
-		r = arena_prepare(view, arena, UINT32_C(1) << (slab % SLABS_PER_ARENA), false,
-				  &fresh);
+		r = slab_make_whole(view, slab, bin);
 	if (r == 0)
 		heap_lane(lane)->taken_fresh = fresh != 0;
 	return r;
@@ -342,7 +369,8 @@ static int arena_take(struct lane *lane, const struct bin_info *bin, uint64_t ar
 
 void arena_note_free(struct shale_segment *view, uint64_t slab)
 {
-	(void)rank_update(view, slab / SLABS_PER_ARENA);
+	if (rank_update(view, slab / SLABS_PER_ARENA) == RANK_EMPTY)
+		giveback_note_empty(view, slab / SLABS_PER_ARENA);
 }
 
 /* The lane goes on in the arena of its last slab, unless that is empty or on another node. */

@@ -37,6 +37,9 @@ int arena_prepare(struct shale_segment *view, uint64_t arena, uint32_t mask, boo
 /* Tells searches that this slab has become free. */
 void arena_note_free(struct shale_segment *view, uint64_t slab);
 
+/* The long facts of a slab that is the caller's: committed and zero. -ENOMEM. */
+int arena_commit_long_facts(struct shale_segment *view, uint64_t slab);
+
 bool arena_committed(struct shale_segment *view, uint64_t arena);
 
 /* For budget and statistics: arenas, those on their way included; facts of small blocks. */

@@ -23,6 +23,7 @@
 #include "heap/block.h"
 #include "heap/heap_lane.h"
 #include "heap/large.h"
+#include "heap/parked.h"
 #include "heap/slab.h"
 #include "segment/recovery.h"
 
@@ -216,7 +217,9 @@ int heap_free_block(struct shale_segment *view, struct lane *lane, uint64_t offs
 	/* a wiped or fresh lane has own_word 0, which no owned slab matches */
 	if (likely((place.word & SLAB_OWNER_MASK) == heap_lane(lane)->own_word))
 		return free_local(lane, &place, offset);
-	return block_free_remote(view, &place);
+	if (slab_reopen_for_free(lane, &place))
+		return free_local(lane, &place, offset);
+	return block_free_named(view, lane, lane->index, &place);
 }
 
 int heap_free_for(struct shale_segment *view, uint32_t dead_lane, uint64_t offset)
@@ -228,7 +231,7 @@ int heap_free_for(struct shale_segment *view, uint32_t dead_lane, uint64_t offse
 		return r;
 	if (!place.bin)
 		return span_free(view, dead_lane, place.slab, place.word);
-	return block_free_remote(view, &place);
+	return block_free_named(view, NULL, dead_lane, &place);
 }
 
 int shale_free(struct shale_segment *segment, void *ptr)

@@ -17,6 +17,8 @@
 #include "segment/lanes.h"
 
 #define HEAP_LIFO 16u
+#define HEAP_OPEN_MAX \
+	64u /* slabs of a bin that a free may keep open: what a stopped lane withholds */
 
 struct heap_free_block {
 	unsigned char *block;
@@ -34,8 +36,9 @@ struct heap_bin {
 	uint32_t owned_count;
 	uint32_t owned_room;
 	uint32_t owned_cursor;
+	uint32_t open_count;   /* slabs of the bin that are OWNED by us */
 	uint32_t orphans_seen; /* value of the orphan hint when none was found */
-	uint64_t *owned;       /* slabs that we own, as far as remembered */
+	uint64_t *owned;       /* slabs that we own or have parked, as far as remembered */
 	struct heap_free_block lifo[HEAP_LIFO];
 };
 
@@ -43,8 +46,10 @@ struct heap_lane {
 	uint64_t own_word;      /* state and lane bits that mark a slab as ours; 0: not set up */
 	uint64_t arena_current; /* where the last free slab was found */
 	uint32_t orphans_swept; /* value of the orphan hint when empty ones were last looked for */
+	uint64_t left_slab;     /* 1 + a dead slab that a name kept us from taking; 0: none */
 	struct heap_bin bins[BIN_COUNT];
 	struct span_cache spans;
+	uint32_t frees;   /* in slabs that were let go */
 	bool taken_fresh; /* the slab taken last had not been written since it was committed */
 };
 

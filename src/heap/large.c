@@ -305,6 +305,9 @@ int span_alloc(struct lane *lane, uint64_t size, uint64_t alignment, bool zero,
 		r = take_own(lane, &want, &head);
 	if (r == -EAGAIN)
 		r = take_committing(lane, &want, &head);
+	if (r == -ENOMEM && giveback_settle(lane->view))
+		r = take_committing(lane, &want, &head);
+	giveback_tick(lane);
 	if (r == -ENOMEM) {
 		r = take_hidden(lane, &want, &head);
 		if (r < 0) {

@@ -1,9 +1,12 @@
 /*
  * slab.c - the slow path of an allocation: scan the lane's own slabs, adopt, or take a new one.
  *
+ * When it begins, the lane has nothing of the bin cached, so a slab that is scanned to its end is
+ * parked (parked.c): the lane comes back to it by its list, when there is a hint.
+ *
  * Writes: slab words by CAS; own[] of slabs that the lane owns; the lane's private lists.
- * Invariant: SL1 a slab in `owned` has a word OWNED by this lane (others may be missing from it: the
- *            list is a memory aid, the words are the truth).
+ * Invariant: SL1 `owned` is a memory aid: what it says is asked of the slab word before it is used; slabs
+ *            may be missing from it, be in it twice, or belong to somebody else by now.
  * Progress:  lock-free; a CAS that fails means that somebody else took that slab.
  * Ordering:  slab.word (release when a slab changes hands, acquire when it is taken).
  * Death:     OWNED words of a dead lane are settled by recovery; a slab emptied and not yet FREE is
@@ -15,24 +18,17 @@
 #include <stdlib.h>
 
 #include "heap/arena.h"
+#include "heap/facts.h"
 #include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/parked.h"
+#include "heap/sparse.h"
 #include "segment/recovery.h"
 
-#define WALK_LIMIT 64u /* owned slabs looked at before a new one is taken */
+#define WALK_LIMIT 64u /* remembered slabs looked at before a new one is taken */
 
 /* -- scanning ------------------------------------------------------------------------------ */
-
-/* Bit i: own[i] == 0 for the 64 facts at own. They may reach past the last block: `count` cuts. */
-static uint64_t free_mask(const uint8_t *own, uint32_t count)
-{
-	uint64_t mask = 0;
-
-	for (uint32_t i = 0; i < 64 && i < count; i++)
-		mask |= (uint64_t)(load_relaxed(own + i) == OWN_FREE) << i; /* we are the owner */
-	return mask;
-}
 
 /* Blocks in the LIFO would be found a second time by a scan. */
 static uint64_t mask_without_lifo(const struct heap_bin *bin, const uint8_t *own, uint64_t mask)
@@ -43,7 +39,7 @@ static uint64_t mask_without_lifo(const struct heap_bin *bin, const uint8_t *own
 	return mask;
 }
 
-/* Scans on in the current slab until a free block is found. */
+/* Scans on in the current slab until a free block is found; lets go of it when there is none. */
 static bool scan_current(struct lane *lane, unsigned index)
 {
 	const struct shale_segment *view = lane->view;
@@ -56,7 +52,7 @@ static bool scan_current(struct lane *lane, unsigned index)
 	own = slab_own_facts(view, info, bin->slab);
 	while (bin->scan_next < info->count) {
 		uint32_t first = bin->scan_next;
-		uint64_t mask = free_mask(own + first, info->count - first);
+		uint64_t mask = facts_free_mask(own + first, info->count - first);
 
 		bin->scan_next += 64;
 		mask = mask_without_lifo(bin, own + first, mask);
@@ -69,6 +65,7 @@ static bool scan_current(struct lane *lane, unsigned index)
 		return true;
 	}
 	bin->has_slab = false;
+	slab_park(lane, index, bin->slab);
 	return false;
 }
 
@@ -87,7 +84,38 @@ static bool scan_slab(struct lane *lane, unsigned index, uint64_t slab)
 	return scan_current(lane, index);
 }
 
-/* -- the list of owned slabs ------------------------------------------------------------------ */
+/* -- the list of slabs that we own or have parked ---------------------------------------------- */
+
+/* Ours, OWNED or PARKED? A look. */
+static bool slab_is_ours(const struct lane *lane, unsigned index, uint64_t slab)
+{
+	uint64_t low = load_relaxed(slab_word(lane->view, slab)) & SLAB_PAYLOAD_MASK;
+
+	return low == slab_low(SLAB_OWNED, lane->index, index) ||
+	       (low & ~(SLAB_HELD | SLAB_SPARSE)) == slab_low(SLAB_PARKED, lane->index, index);
+}
+
+static int compare_slabs(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Drops what is not ours any more, and what came back to us and is in the list twice. */
+static void owned_tidy(struct lane *lane, unsigned index)
+{
+	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	uint32_t kept = 0;
+
+	if (bin->owned_count > 1)
+		qsort(bin->owned, bin->owned_count, sizeof(*bin->owned), compare_slabs);
+	for (uint32_t i = 0; i < bin->owned_count; i++)
+		if ((kept == 0 || bin->owned[kept - 1] != bin->owned[i]) &&
+		    slab_is_ours(lane, index, bin->owned[i]))
+			bin->owned[kept++] = bin->owned[i];
+	bin->owned_count = kept;
+}
 
 void slab_remember(struct lane *lane, unsigned index, uint64_t slab)
 {
@@ -95,14 +123,19 @@ void slab_remember(struct lane *lane, unsigned index, uint64_t slab)
 	uint32_t room = bin->owned_room ? bin->owned_room * 2 : 8;
 	uint64_t *grown;
 
-	if (bin->owned_count == bin->owned_room) {
+	if (bin->owned_count == bin->owned_room)
+		owned_tidy(lane, index);
+	/* room is made before the list is full of what is ours, so that tidying pays */
+	if (bin->owned_count >= bin->owned_room - bin->owned_room / 4) {
 		grown = realloc(bin->owned, room * sizeof(*grown));
-		if (!grown)
-			return; /* forgotten, not lost: the slab word still names us */
-		bin->owned = grown;
-		bin->owned_room = room;
+		if (grown) {
+			bin->owned = grown;
+			bin->owned_room = room;
+		}
 	}
-	bin->owned[bin->owned_count++] = slab;
+	if (bin->owned_count < bin->owned_room)
+		bin->owned[bin->owned_count++] = slab;
+	/* else forgotten, not lost: the slab word still names us */
 }
 
 static void slab_forget(struct heap_bin *bin, uint32_t position)
@@ -117,16 +150,35 @@ static bool slab_has_hint(const struct shale_segment *view, uint64_t slab)
 	       load_relaxed(slab_remote_hint(view, slab)) != 0;
 }
 
-/* Walks on through the owned slabs of the bin, at most `limit` of them. */
+/* A remembered slab with a hint: true if a block was found in it. */
+static bool walk_slab(struct lane *lane, unsigned index, uint32_t position)
+{
+	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	uint64_t slab = bin->owned[position];
+
+	switch (slab_open(lane, index, slab)) {
+	case SLAB_OPEN:
+		return scan_slab(lane, index, slab);
+	case SLAB_GONE:
+		slab_forget(bin, position);
+		break;
+	case SLAB_BUSY:
+		break;
+	}
+	return false;
+}
+
+/* Walks on through the remembered slabs of the bin, at most `limit` of them. */
 static bool walk_owned(struct lane *lane, unsigned index, uint32_t limit)
 {
 	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	uint32_t steps = bin->owned_count < limit ? bin->owned_count : limit;
 
-	for (uint32_t n = 0; n < bin->owned_count && n < limit; n++) {
+	while (steps-- > 0 && bin->owned_count > 0) {
 		if (++bin->owned_cursor >= bin->owned_count)
 			bin->owned_cursor = 0;
 		if (slab_has_hint(lane->view, bin->owned[bin->owned_cursor]) &&
-		    scan_slab(lane, index, bin->owned[bin->owned_cursor]))
+		    walk_slab(lane, index, bin->owned_cursor))
 			return true;
 	}
 	return false;
@@ -172,16 +224,13 @@ static void caches_without_slab(const struct shale_segment *view, struct heap_bi
 		bin->has_slab = false;
 }
 
-static bool release_if_empty(struct lane *lane, unsigned index, uint32_t position, bool thorough)
+/* Ours and open. */
+static bool release_open(struct lane *lane, unsigned index, uint64_t slab, bool thorough)
 {
 	struct shale_segment *view = lane->view;
 	struct heap_bin *bin = &heap_lane(lane)->bins[index];
-	uint64_t slab = bin->owned[position];
 	uint64_t word;
 
-	/* the list is a memory aid: no slab goes that is not ours */
-	if ((load_relaxed(slab_word(view, slab)) & SLAB_OWNER_MASK) != heap_lane(lane)->own_word)
-		return false;
 	/* what a walk would have found by the hint that this clears, it finds by our own */
 	if (thorough ? slab_collect_all(view, slab, &bin_table[index])
 		     : slab_collect(view, slab, &bin_table[index]))
@@ -193,11 +242,67 @@ static bool release_if_empty(struct lane *lane, unsigned index, uint32_t positio
 	store_relaxed(slab_publish_hint(view, slab), (uint8_t)0); /* no block is held: ours */
 	/* nobody but the owner changes the word of an OWNED slab */
 	word = load_relaxed(slab_word(view, slab));
-	slab_forget(bin, position);
+	bin->open_count--;
 	/* pairs: slab.word - the facts are zero before others may take the slab. */
 	(void)cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, SLAB_FREE));
 	arena_note_free(view, slab);
 	return true;
+}
+
+/* Is a block of a parked slab not live? Its facts are where the bin says, or a wrong hint is set. */
+static bool slab_has_room(const struct shale_segment *view, uint64_t slab,
+			  const struct bin_info *bin)
+{
+	const uint8_t *own = slab_own_facts(view, bin, slab);
+	const uint8_t *shared = own + bin->facts_half;
+	uint32_t live = 0;
+
+	for (uint32_t i = 0; i < bin->count; i += 8)
+		live += (uint32_t)__builtin_popcountll(
+			facts_live(facts_load(own + i), facts_load(shared + i)));
+	return live < bin->count;
+}
+
+/* Gives the slab back if it is empty. True if it is not ours to remember (any more). */
+static bool release_if_empty(struct lane *lane, unsigned index, uint64_t slab, bool thorough)
+{
+	uint64_t low = load_relaxed(slab_word(lane->view, slab)) & SLAB_PAYLOAD_MASK; /* a look */
+
+	if (low == slab_low(SLAB_OWNED, lane->index, index))
+		return release_open(lane, index, slab, thorough);
+	/* a dead one was taken by its last freer, unless that was us and a hint tells */
+	if (!thorough && slab_has_hint(lane->view, slab))
+		slab_look_again(lane, slab);
+	if (!slab_is_ours(lane, index, slab))
+		return true;
+	if (thorough && ((low & SLAB_SPARSE) || slab_has_room(lane->view, slab, &bin_table[index])))
+		/* a walk finds it by this hint, and collects */
+		store_relaxed(slab_remote_hint(lane->view, slab), (uint8_t)1);
+	return false;
+}
+
+/* Nothing of the slab is cached any more; it is found again by its hint. */
+static void close_slab(struct lane *lane, unsigned index, uint64_t slab)
+{
+	struct shale_segment *view = lane->view;
+	uint64_t low = load_relaxed(slab_word(view, slab)) & SLAB_PAYLOAD_MASK; /* ours, or not */
+
+	if (low != slab_low(SLAB_OWNED, lane->index, index))
+		return;
+	caches_without_slab(view, &heap_lane(lane)->bins[index], slab);
+	if (slab_has_room(view, slab, &bin_table[index]))
+		store_relaxed(slab_local_hint(view, slab), (uint8_t)1); /* a hint of our own */
+	slab_park(lane, index, slab);
+}
+
+void slab_close_all(struct lane *lane)
+{
+	for (unsigned index = 0; index < BIN_COUNT; index++) {
+		struct heap_bin *bin = &heap_lane(lane)->bins[index];
+
+		for (uint32_t i = 0; i < bin->owned_count; i++)
+			close_slab(lane, index, bin->owned[i]);
+	}
 }
 
 /* -- orphans --------------------------------------------------------------------------------- */
@@ -208,65 +313,44 @@ void slab_orphans_changed(struct shale_segment *view)
 	(void)fetch_add_relaxed(&view_hints(view)->orphan_hint, 1u);
 }
 
+static bool adopt(struct lane *lane, unsigned index, uint64_t slab, uint64_t word)
+{
+	uint64_t owned = slab_word_next(word, slab_low(SLAB_OWNED, lane->index, index));
+
+	if (word & SLAB_HELD)
+		return false;
+	if (word & SLAB_SPARSE)
+		return sparse_expand(lane, slab, word) == 0;
+	/* pairs: slab.word - the last owner's facts, swept by recovery, are visible to us. */
+	return cas_acq_rel(slab_word(lane->view, slab), &word, owned);
+}
+
 static bool take_orphan(struct lane *lane, unsigned index, uint64_t slab, uint64_t word)
 {
 	struct shale_segment *view = lane->view;
-	uint64_t owned = slab_word_next(word, slab_low(SLAB_OWNED, lane->index, index));
 
-	/* pairs: slab.word - the last owner's facts, swept by recovery, are visible to us. */
-	if (!cas_acq_rel(slab_word(view, slab), &word, owned))
+	if (!adopt(lane, index, slab, word))
 		return false;
 	slab_normalise(view, slab, &bin_table[index]);
+	heap_lane(lane)->bins[index].open_count++;
 	slab_remember(lane, index, slab);
-	return true;
-}
-
-/* Does nothing live in the orphan? A look: blocks of it may be freed, but none comes to life. */
-static bool orphan_looks_dead(struct shale_segment *view, uint64_t slab, uint64_t word)
-{
-	const struct bin_info *bin = &bin_table[slab_word_bin(word)];
-	const uint8_t *own;
-
-	if (bin->size == 0)
-		return false;
-	own = slab_own_facts(view, bin, slab);
-	for (uint32_t i = 0; i < bin->count; i++)
-		/* relaxed: whoever adopts the slab looks again */
-		if (load_relaxed(own + i) != OWN_FREE &&
-		    load_relaxed(own + bin->facts_half + i) != SHARED_FREED)
-			return false;
-	return true;
-}
-
-/* An orphan is adopted by who allocates in its bin, which may be nobody: the empty ones go. */
-static void adopt_dead_orphans(struct lane *lane, bool thorough)
-{
-	struct shale_segment *view = lane->view;
-	uint32_t hint = load_relaxed(&view_hints(view)->orphan_hint); /* a hint */
-	uint64_t slabs = (uint64_t)view_arena_high(view) * SLABS_PER_ARENA;
-
-	if (!thorough && hint == heap_lane(lane)->orphans_swept)
-		return;
-	for (uint64_t slab = 0; slab < slabs; slab++) {
-		/* pairs: slab.word - the facts that its last owner left. */
-		uint64_t word = load_acquire(slab_word(view, slab));
-		unsigned index = slab_word_bin(word);
-
-		if (slab_word_state(word) == SLAB_ORPHAN && orphan_looks_dead(view, slab, word) &&
-		    take_orphan(lane, index, slab, word))
-			/* found by a walk if a name keeps it from being released */
-			store_relaxed(slab_local_hint(view, slab), (uint8_t)1);
-	}
-	heap_lane(lane)->orphans_swept = hint;
+	if (slab_recommit(view, slab) == 0)
+		return true;
+	slab_park(lane, index, slab);
+	return false;
 }
 
 void slab_release_empty(struct lane *lane, bool thorough)
 {
 	(void)span_steal_cached(lane, thorough);
-	adopt_dead_orphans(lane, thorough);
-	for (unsigned index = 0; index < BIN_COUNT; index++)
-		for (uint32_t i = heap_lane(lane)->bins[index].owned_count; i-- > 0;)
-			(void)release_if_empty(lane, index, i, thorough);
+	slab_take_dead(lane, thorough);
+	for (unsigned index = 0; index < BIN_COUNT; index++) {
+		struct heap_bin *bin = &heap_lane(lane)->bins[index];
+
+		for (uint32_t i = bin->owned_count; i-- > 0;)
+			if (release_if_empty(lane, index, bin->owned[i], thorough))
+				slab_forget(bin, i);
+	}
 }
 
 /* Looks for an orphan of the bin, unless none has appeared since the last look in vain. */
@@ -301,7 +385,9 @@ static bool take_new(struct lane *lane, unsigned index, bool commit, int *ret_er
 		*ret_error = r;
 		return false;
 	}
+	heap_lane(lane)->bins[index].open_count++;
 	slab_remember(lane, index, slab);
+	giveback_tick(lane);
 	return scan_slab(lane, index, slab);
 }
 
@@ -324,14 +410,22 @@ static bool take_last_resort(struct lane *lane, unsigned index, int *ret_error)
 	slab_release_empty(lane, false);
 	if (walk_owned(lane, index, UINT32_MAX) || take_new(lane, index, true, ret_error))
 		return true;
+	if (*ret_error == -ENOMEM && giveback_settle(lane->view) &&
+	    take_new(lane, index, true, ret_error))
+		return true;
 	return *ret_error == -ENOMEM && take_hidden(lane, index, ret_error);
 }
 
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned index, int *ret_error)
 {
 	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	uint64_t left = heap_lane(lane)->left_slab;
 	unsigned first;
 
+	if (unlikely(left != 0)) {
+		heap_lane(lane)->left_slab = 0;
+		slab_look_again(lane, left - 1);
+	}
 	if (!scan_current(lane, index) && !walk_owned(lane, index, WALK_LIMIT) &&
 	    !adopt_any(lane, index) && !take_new(lane, index, false, ret_error) &&
 	    !take_last_resort(lane, index, ret_error))

@@ -76,10 +76,14 @@ static inline bool slab_known(const struct shale_segment *view, uint64_t slab)
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned bin, int *ret_error);
 
 /*
- * Gives the lane's empty slabs back, and every orphan in which nothing lives any more. Hints say
- * which may be so; thorough: they are not asked, and every slab is looked into.
+ * Gives the lane's empty slabs back, and every parked slab or orphan, whosesoever, in which nothing
+ * lives any more. Hints say which may be so; thorough: they are not asked, and every slab is looked
+ * into.
  */
 void slab_release_empty(struct lane *lane, bool thorough);
+
+/* Parks every open slab of the lane, so that its pages can be purged. */
+void slab_close_all(struct lane *lane);
 
 /* Clears shared facts of free blocks, as a cut-off collect may leave them. */
 void slab_normalise(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);

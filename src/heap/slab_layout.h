@@ -14,14 +14,16 @@
  *
  * Slab word, 64 bits, the only truth about a slab; changed only by CAS:
  *
- *   63            32 31   27 26     25   24    23      12 11     4 3     0
- *   +---------------+-------+------+----+-----+----------+--------+-------+
- *   | generation    | 0     |sparse|held| pub | lane     | bin    | state |    BODY: bits 4..31 = head slab
- *   +---------------+-------+------+----+-----+----------+--------+-------+
+ *   63            32 31 28   27    26    25   24    23      12 11     4 3     0
+ *   +---------------+-----+-----+------+----+-----+----------+--------+-------+
+ *   | generation    | 0   |dirty|sparse|held| pub | lane     | bin    | state |
+ *   +---------------+-----+-----+------+----+-----+----------+--------+-------+
+ *   BODY: bits 4..31 are the head's slab number
  *
  *   FREE -> CLAIMED(lane) -> OWNED(lane, bin) <-> PARKED(lane, bin)   filled and left; reopened
  *   PARKED(lane) -> ORPHAN(bin)                     its lane is dead: published blocks live on
- *   PARKED, ORPHAN -> CLAIMED(taker) -> FREE        nothing lives in it: by anyone
+ *   PARKED, ORPHAN -> CLAIMED(taker, dirty, bin) -> FREE    nothing lives in it: by anyone; dirty:
+ *                                                   facts of that bin are still to be zeroed
  *   PARKED, ORPHAN +held                            by the holder of the arena's lease: nobody else
  *                                                   takes, reopens or adopts it
  *   PARKED, ORPHAN +sparse                          the facts are in sparse[slab] of the arena
@@ -34,7 +36,8 @@
  *   FREE -> BODY(head) -> FREE                      with the head in SPAN_CLAIM
  *
  * Facts of block i of a slab: own[i] and shared[i], one byte each, on different cache lines.
- *   own[i]     0 free, 1 allocated, 3 allocated and published; written by the owning lane only
+ *   own[i]     0 free, 1 allocated, 3 allocated and published; written by the owning lane only, and
+ *              by the lane that has parked the slab, to 0
  *   shared[i]  0, 1 published by someone else, 2 freed by someone else; written by the holder of
  *              the block, and cleared by the owner
  *   live(i)      = own[i] != 0 && shared[i] != 2
@@ -43,8 +46,10 @@
  *   H1 a FREE slab has only zero facts           H2 own[i] is 0, 1 or 3; shared[i] is 0, 1 or 2
  *   H3 own[i] == 0 implies shared[i] == 0, but for a collect that was cut off (owner repairs)
  *   H4 facts beyond the slab's last block are 0  H5 every BODY names a head whose span covers it
- *   H6 a CLAIMED, OWNED or SPAN word names a lane in use
+ *   H6 a CLAIMED, OWNED, PARKED or SPAN word names a lane in use
  *   H7 only committed arenas have words other than FREE
+ *   H8 a HELD slab is parked or an orphan, in an arena with a lease
+ *   H9 a SPARSE slab is parked or an orphan; its entries name different blocks of it
  * Death: own[] of a dead lane is settled by recovery, which frees what is not published; CLAIMED
  * and SPAN_CLAIM words name the doer, and recovery undoes them.
  */
@@ -74,6 +79,12 @@ enum shared_fact { SHARED_NONE = 0, SHARED_PUBLISHED = 1, SHARED_FREED = 2 };
 /* Arena state word: bits 0..3 state, bits 12..23 lane, bits 32..63 generation. */
 enum arena_state { ARENA_NONE = 0, ARENA_COMMITTING = 1, ARENA_COMMITTED = 2, ARENA_RETURNING = 3 };
 
+/* What the holder of an arena's lease is doing; 0 in the word: nobody holds it. */
+enum lease_phase {
+	LEASE_CONVERT = 1, /* dense facts of SPARSE slabs may say what the entries lack */
+	LEASE_PUNCH = 2,   /* dense facts of SPARSE slabs are not read again */
+};
+
 #define SHORT_FACTS_BLOCKS 512u                      /* blocks of 128 bytes and more */
 #define LONG_FACTS_BLOCKS  4096u                     /* blocks of 16 to 112 bytes */
 #define SHORT_FACTS_STRIDE (2u * SHORT_FACTS_BLOCKS) /* own[512], shared[512] */
@@ -82,16 +93,19 @@ enum arena_state { ARENA_NONE = 0, ARENA_COMMITTING = 1, ARENA_COMMITTED = 2, AR
 #define SPARSE_FACTS       8u /* live blocks that a slab without dense facts has at most */
 #define RANKS              8u /* classes of arenas by their free slabs: heap/rank.h */
 
-/* A fact that has moved out of the dense areas; own == 0: the entry is not used. */
+/*
+ * A fact that has moved out of the dense areas; own == 0: the entry is not used. Changed as one
+ * 32-bit word, by CAS (heap/sparse.h): an entry may be another block's by the time of a late store.
+ */
 struct sparse_fact {
 	uint16_t index; /* of the block in its slab */
 	uint8_t own;
 	uint8_t shared;
-};
+} __attribute__((aligned(4)));
 
 struct arena_shm {
 	uint64_t state;
-	uint64_t lease; /* lane (bits 12..23) that purges or expands slabs here; 0: nobody */
+	uint64_t lease; /* lane (bits 12..23) that purges or expands slabs here, enum lease_phase */
 	uint32_t long_committed; /* bit s: long facts of slab s are committed */
 	uint32_t fresh;          /* bit s: slab s has not been handed out since it was committed */
 	uint32_t sparse_used;    /* bit s: sparse[s] holds facts; changed under the lease */
@@ -100,8 +114,10 @@ struct arena_shm {
 	uint8_t rank;            /* hint: the class in whose masks the arena is */
 	uint8_t placed;          /* 1 + NUMA node that its pages came from; 0: unknown */
 	uint32_t empty_since_ms; /* hint: low 32 bits of CLOCK_MONOTONIC ms when it became empty */
-	uint32_t purged_ms;      /* hint: when it was last purged */
-	uint64_t reserved1[3];
+	uint32_t purged_ms;      /* hint: when look_sum was first seen */
+	uint32_t facts_gone;     /* bit s: short facts of slab s: to be committed and zeroed */
+	uint32_t look_sum;       /* hint: what the purger's last look saw: heap/purge.c */
+	uint64_t reserved1[2];
 	uint8_t remote_hint[SLABS_PER_ARENA]; /* someone else changed shared[] since last looked */
 	uint8_t publish_hint
 		[SLABS_PER_ARENA]; /* someone else published here; until the slab is free */
@@ -128,12 +144,19 @@ _Static_assert(sizeof(struct arena_shm) == 2048, "arena table entry");
 #define SLAB_PUBLISHED    (UINT64_C(1) << 24)
 #define SLAB_HELD         (UINT64_C(1) << 25)
 #define SLAB_SPARSE       (UINT64_C(1) << 26)
+#define SLAB_DIRTY        (UINT64_C(1) << 27)
 #define SLAB_PAYLOAD_MASK UINT64_C(0xffffffff)
 #define SLAB_GENERATION   (UINT64_C(1) << 32)
 
 static inline enum slab_state slab_word_state(uint64_t word)
 {
 	return (enum slab_state)(word & SLAB_STATE_MASK);
+}
+
+/* Let go by its owner, or by nobody alive any more: blocks of it are only freed. */
+static inline bool slab_word_let_go(uint64_t word)
+{
+	return slab_word_state(word) == SLAB_PARKED || slab_word_state(word) == SLAB_ORPHAN;
 }
 
 static inline unsigned slab_word_bin(uint64_t word)

@@ -20,6 +20,7 @@
 #include <string.h>
 
 #include "heap/arena.h"
+#include "heap/giveback.h"
 #include "heap/heap_lane.h"
 #include "heap/large.h"
 #include "heap/slab.h"
@@ -111,6 +112,7 @@ static void keep(struct lane *lane, uint64_t head, uint64_t length, uint64_t wor
 	while (cache->count == SPAN_CACHE_SPANS || cache->slabs + length > SPAN_CACHE_SLABS)
 		(void)drop_oldest(lane);
 	entry_add(cache, head, (uint32_t)length, word);
+	giveback_tick(lane);
 }
 
 int span_cache_free(struct lane *lane, uint64_t slab, uint64_t word)
@@ -121,8 +123,11 @@ int span_cache_free(struct lane *lane, uint64_t slab, uint64_t word)
 	bool named = span_named(lane->shm, slab_offset(view, slab));
 	int r;
 
-	if (length > SPAN_CACHE_SLABS)
-		return span_free(view, lane->index, slab, word);
+	if (length > SPAN_CACHE_SLABS) {
+		r = span_free(view, lane->index, slab, word);
+		giveback_tick(lane);
+		return r;
+	}
 	r = span_leave(view, slab, &word, named ? slab_low(SLAB_SPAN_CLAIM, lane->index, 0) : low);
 	if (r < 0)
 		return r;

@@ -49,6 +49,11 @@ static void lane_clear_slot(struct lane_shm *slot)
 		store_relaxed(&slot->hazards[i], UINT64_C(0));
 	for (unsigned i = 0; i < LANE_RETIRED; i++)
 		store_relaxed(&slot->retired[i], UINT64_C(0));
+	/* pairs: lane.freeing - settled, as above. */
+	store_release(&slot->freeing, UINT64_C(0));
+	for (unsigned i = 0; i < LANE_PINS; i++)
+		/* pairs: arena.pin - whoever pinned the range is done with it, or dead. */
+		store_release(&slot->pins[i], UINT64_C(0));
 	store_relaxed(&slot->thread_id, 0u);
 }
 

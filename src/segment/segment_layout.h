@@ -57,6 +57,7 @@
 /* Bytes of open-file-description locks, far beyond any file's end. */
 #define LOCK_LIFE_BASE    (UINT64_C(1) << 62)                /* + peer: held while it lives */
 #define LOCK_RECOVER_BASE ((UINT64_C(1) << 62) + (1u << 20)) /* + peer: held by its recoverer */
+#define LOCK_KEEPER       ((UINT64_C(1) << 62) + (2u << 20)) /* held by the acting keeper */
 
 /*
  * Written once, before `ready`; `checksum` is the hash of the bytes before it with seed 0.
@@ -119,9 +120,10 @@ struct header_mutable_shm {
 	uint64_t reserved3[7];
 	/* line 4: an event that memory which became free wakes; hints for waiters */
 	uint32_t memory_event[2];
-	uint32_t keeper; /* hint: peer whose keeper gives memory back */
-	uint32_t reserved4;
-	uint64_t reserved5[6];
+	uint32_t keeper;      /* hint: peer whose keeper gives memory back */
+	uint32_t giveback_ms; /* hint: low 32 bits of the time of the last tick: heap/giveback.h */
+	uint32_t keeper_event[2]; /* an event on which keepers sleep */
+	uint64_t reserved5[5];
 	/* lines 5 and 6: the top of the ranks: bit i of [c]: a run of 2^18 arenas has one of class c */
 	uint64_t rank_top[8];
 	uint64_t node_top[8];
