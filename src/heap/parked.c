@@ -157,10 +157,10 @@ void slab_park(struct lane *lane, unsigned index, uint64_t slab)
 	uint64_t word = load_relaxed(slab_word(view, slab)); /* nobody else changes it: OWNED */
 	uint64_t parked = slab_word_next(word, slab_low(SLAB_PARKED, lane->index, index));
 
+	heap_slab_closes(lane, index, slab);
 	/* pairs: slab.moved - now the look: a last free that found OWNED is found by it. */
 	if (!cas_seq_cst(slab_word(view, slab), &word, parked))
 		return;
-	heap_lane(lane)->bins[index].open_count--;
 	if (slab_look(view, lane->index, slab, parked) == SLAB_NAMED)
 		slab_look_later(lane, slab);
 	giveback_tick(lane);
@@ -188,7 +188,7 @@ static bool reopen(struct lane *lane, unsigned index, uint64_t slab, uint64_t *w
 	/* pairs: slab.word - what others did to the facts meanwhile is visible to us. */
 	if (!cas_acq_rel(slab_word(lane->view, slab), word, owned))
 		return false;
-	heap_lane(lane)->bins[index].open_count++;
+	heap_slab_opened(lane, index, slab);
 	if (slab_recommit(lane->view, slab) < 0) {
 		slab_park(lane, index, slab);
 		return false;
@@ -212,7 +212,7 @@ enum slab_opening slab_open(struct lane *lane, unsigned index, uint64_t slab)
 	if (low & SLAB_SPARSE) {
 		if (sparse_expand(lane, slab, word) < 0)
 			return SLAB_BUSY;
-		heap_lane(lane)->bins[index].open_count++;
+		heap_slab_opened(lane, index, slab);
 		return SLAB_OPEN;
 	}
 	return reopen(lane, index, slab, &word) ? SLAB_OPEN : SLAB_BUSY;
@@ -223,7 +223,7 @@ bool slab_reopen_for_free(struct lane *lane, struct block_place *place)
 	unsigned index = slab_word_bin(place->word);
 
 	if ((place->word & SLAB_PAYLOAD_MASK) != slab_low(SLAB_PARKED, lane->index, index) ||
-	    heap_lane(lane)->bins[index].open_count >= HEAP_OPEN_MAX)
+	    heap_bin(lane, index)->open_count >= HEAP_OPEN_MAX)
 		return false;
 	return reopen(lane, index, place->slab, &place->word);
 }

@@ -30,13 +30,16 @@
 
 /* -- scanning ------------------------------------------------------------------------------ */
 
-/* Blocks in the LIFO would be found a second time by a scan. */
-static uint64_t mask_without_lifo(const struct heap_bin *bin, const uint8_t *own, uint64_t mask)
+/* Blocks were freed in the current slab since its scan began. */
+static bool scan_again(struct lane *lane, struct heap_bin *bin)
 {
-	for (uint32_t i = 0; i < bin->lifo_count; i++)
-		if (bin->lifo[i].own >= own && bin->lifo[i].own < own + 64)
-			mask &= ~(UINT64_C(1) << (bin->lifo[i].own - own));
-	return mask;
+	struct heap_slab *slab = heap_slab(lane, bin->slab);
+
+	if (!slab->freed)
+		return false;
+	slab->freed = 0;
+	bin->scan_next = 0;
+	return true;
 }
 
 /* Scans on in the current slab until a free block is found; lets go of it when there is none. */
@@ -44,18 +47,18 @@ static bool scan_current(struct lane *lane, unsigned index)
 {
 	const struct shale_segment *view = lane->view;
 	const struct bin_info *info = &bin_table[index];
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint8_t *own;
 
 	if (!bin->has_slab)
 		return false;
 	own = slab_own_facts(view, info, bin->slab);
-	while (bin->scan_next < info->count) {
+	while (bin->scan_next < info->count || scan_again(lane, bin)) {
 		uint32_t first = bin->scan_next;
+		/* the LIFO is empty, or we would not be here: nothing is found a second time */
 		uint64_t mask = facts_free_mask(own + first, info->count - first);
 
 		bin->scan_next += 64;
-		mask = mask_without_lifo(bin, own + first, mask);
 		if (mask == 0)
 			continue;
 		bin->mask = mask;
@@ -72,11 +75,12 @@ static bool scan_current(struct lane *lane, unsigned index)
 /* Makes the slab the current one of its bin, after taking in what others freed in it. */
 static bool scan_slab(struct lane *lane, unsigned index, uint64_t slab)
 {
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint8_t *hint = slab_local_hint(lane->view, slab);
 
 	/* only this lane writes the hint; it is cleared before the scan that makes it true */
 	store_relaxed(hint, (uint8_t)0);
+	heap_slab(lane, slab)->freed = 0;
 	(void)slab_collect(lane->view, slab, &bin_table[index]);
 	bin->slab = slab;
 	bin->scan_next = 0;
@@ -105,7 +109,7 @@ static int compare_slabs(const void *a, const void *b)
 /* Drops what is not ours any more, and what came back to us and is in the list twice. */
 static void owned_tidy(struct lane *lane, unsigned index)
 {
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint32_t kept = 0;
 
 	if (bin->owned_count > 1)
@@ -119,7 +123,7 @@ static void owned_tidy(struct lane *lane, unsigned index)
 
 void slab_remember(struct lane *lane, unsigned index, uint64_t slab)
 {
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint32_t room = bin->owned_room ? bin->owned_room * 2 : 8;
 	uint64_t *grown;
 
@@ -143,17 +147,19 @@ static void slab_forget(struct heap_bin *bin, uint32_t position)
 	bin->owned[position] = bin->owned[--bin->owned_count];
 }
 
-static bool slab_has_hint(const struct shale_segment *view, uint64_t slab)
+static bool slab_has_hint(struct lane *lane, uint64_t slab)
 {
-	/* both are hints: a lost one delays the reuse of a block */
-	return load_relaxed(slab_local_hint(view, slab)) != 0 ||
+	const struct shale_segment *view = lane->view;
+
+	/* hints all of them: a lost one delays the reuse of a block */
+	return heap_slab(lane, slab)->freed || load_relaxed(slab_local_hint(view, slab)) != 0 ||
 	       load_relaxed(slab_remote_hint(view, slab)) != 0;
 }
 
 /* A remembered slab with a hint: true if a block was found in it. */
 static bool walk_slab(struct lane *lane, unsigned index, uint32_t position)
 {
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint64_t slab = bin->owned[position];
 
 	switch (slab_open(lane, index, slab)) {
@@ -171,13 +177,13 @@ static bool walk_slab(struct lane *lane, unsigned index, uint32_t position)
 /* Walks on through the remembered slabs of the bin, at most `limit` of them. */
 static bool walk_owned(struct lane *lane, unsigned index, uint32_t limit)
 {
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint32_t steps = bin->owned_count < limit ? bin->owned_count : limit;
 
 	while (steps-- > 0 && bin->owned_count > 0) {
 		if (++bin->owned_cursor >= bin->owned_count)
 			bin->owned_cursor = 0;
-		if (slab_has_hint(lane->view, bin->owned[bin->owned_cursor]) &&
+		if (slab_has_hint(lane, bin->owned[bin->owned_cursor]) &&
 		    walk_slab(lane, index, bin->owned_cursor))
 			return true;
 	}
@@ -212,12 +218,12 @@ static void caches_without_slab(const struct shale_segment *view, struct heap_bi
 				uint64_t slab)
 {
 	unsigned char *first = view_at(view, slab_offset(view, slab));
-	uint32_t kept = 0;
+	struct heap_free_block *base = heap_lifo_base(bin), *kept = base;
 
-	for (uint32_t i = 0; i < bin->lifo_count; i++)
-		if (bin->lifo[i].block < first || bin->lifo[i].block >= first + SLAB_SIZE)
-			bin->lifo[kept++] = bin->lifo[i];
-	bin->lifo_count = kept;
+	for (struct heap_free_block *entry = base + 1; base && entry <= bin->top; entry++)
+		if (entry->block < first || entry->block >= first + SLAB_SIZE)
+			*++kept = *entry;
+	bin->top = kept;
 	if (bin->mask_block >= first && bin->mask_block < first + SLAB_SIZE)
 		bin->mask = 0;
 	if (bin->has_slab && bin->slab == slab)
@@ -228,7 +234,7 @@ static void caches_without_slab(const struct shale_segment *view, struct heap_bi
 static bool release_open(struct lane *lane, unsigned index, uint64_t slab, bool thorough)
 {
 	struct shale_segment *view = lane->view;
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint64_t word;
 
 	/* what a walk would have found by the hint that this clears, it finds by our own */
@@ -242,7 +248,8 @@ static bool release_open(struct lane *lane, unsigned index, uint64_t slab, bool 
 	store_relaxed(slab_publish_hint(view, slab), (uint8_t)0); /* no block is held: ours */
 	/* nobody but the owner changes the word of an OWNED slab */
 	word = load_relaxed(slab_word(view, slab));
-	bin->open_count--;
+	heap_slab_closes(lane, index, slab);
+	store_relaxed(slab_local_hint(view, slab), (uint8_t)0); /* nothing to find */
 	/* pairs: slab.word - the facts are zero before others may take the slab. */
 	(void)cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, SLAB_FREE));
 	arena_note_free(view, slab);
@@ -271,7 +278,7 @@ static bool release_if_empty(struct lane *lane, unsigned index, uint64_t slab, b
 	if (low == slab_low(SLAB_OWNED, lane->index, index))
 		return release_open(lane, index, slab, thorough);
 	/* a dead one was taken by its last freer, unless that was us and a hint tells */
-	if (!thorough && slab_has_hint(lane->view, slab))
+	if (!thorough && slab_has_hint(lane, slab))
 		slab_look_again(lane, slab);
 	if (!slab_is_ours(lane, index, slab))
 		return true;
@@ -289,7 +296,7 @@ static void close_slab(struct lane *lane, unsigned index, uint64_t slab)
 
 	if (low != slab_low(SLAB_OWNED, lane->index, index))
 		return;
-	caches_without_slab(view, &heap_lane(lane)->bins[index], slab);
+	caches_without_slab(view, heap_bin(lane, index), slab);
 	if (slab_has_room(view, slab, &bin_table[index]))
 		store_relaxed(slab_local_hint(view, slab), (uint8_t)1); /* a hint of our own */
 	slab_park(lane, index, slab);
@@ -298,7 +305,7 @@ static void close_slab(struct lane *lane, unsigned index, uint64_t slab)
 void slab_close_all(struct lane *lane)
 {
 	for (unsigned index = 0; index < BIN_COUNT; index++) {
-		struct heap_bin *bin = &heap_lane(lane)->bins[index];
+		struct heap_bin *bin = heap_bin(lane, index);
 
 		for (uint32_t i = 0; i < bin->owned_count; i++)
 			close_slab(lane, index, bin->owned[i]);
@@ -332,7 +339,7 @@ static bool take_orphan(struct lane *lane, unsigned index, uint64_t slab, uint64
 	if (!adopt(lane, index, slab, word))
 		return false;
 	slab_normalise(view, slab, &bin_table[index]);
-	heap_lane(lane)->bins[index].open_count++;
+	heap_slab_opened(lane, index, slab);
 	slab_remember(lane, index, slab);
 	if (slab_recommit(view, slab) == 0)
 		return true;
@@ -345,7 +352,7 @@ void slab_release_empty(struct lane *lane, bool thorough)
 	(void)span_steal_cached(lane, thorough);
 	slab_take_dead(lane, thorough);
 	for (unsigned index = 0; index < BIN_COUNT; index++) {
-		struct heap_bin *bin = &heap_lane(lane)->bins[index];
+		struct heap_bin *bin = heap_bin(lane, index);
 
 		for (uint32_t i = bin->owned_count; i-- > 0;)
 			if (release_if_empty(lane, index, bin->owned[i], thorough))
@@ -357,7 +364,7 @@ void slab_release_empty(struct lane *lane, bool thorough)
 static bool adopt_any(struct lane *lane, unsigned index)
 {
 	struct shale_segment *view = lane->view;
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint32_t hint = load_relaxed(&view_hints(view)->orphan_hint); /* a hint */
 	uint64_t slabs = (uint64_t)view_arena_high(view) * SLABS_PER_ARENA;
 
@@ -385,7 +392,7 @@ static bool take_new(struct lane *lane, unsigned index, bool commit, int *ret_er
 		*ret_error = r;
 		return false;
 	}
-	heap_lane(lane)->bins[index].open_count++;
+	heap_slab_opened(lane, index, slab);
 	slab_remember(lane, index, slab);
 	giveback_tick(lane);
 	return scan_slab(lane, index, slab);
@@ -418,7 +425,7 @@ static bool take_last_resort(struct lane *lane, unsigned index, int *ret_error)
 
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned index, int *ret_error)
 {
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint64_t left = heap_lane(lane)->left_slab;
 	unsigned first;
 
