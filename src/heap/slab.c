@@ -342,7 +342,8 @@ static bool take_orphan(struct lane *lane, unsigned index, uint64_t slab, uint64
 
 void slab_release_empty(struct lane *lane, bool thorough)
 {
-	(void)span_steal_cached(lane, thorough);
+	if (thorough)
+		(void)span_steal_cached(lane, true);
 	slab_take_dead(lane, thorough);
 	for (unsigned index = 0; index < BIN_COUNT; index++) {
 		struct heap_bin *bin = &heap_lane(lane)->bins[index];
@@ -407,6 +408,7 @@ static bool take_hidden(struct lane *lane, unsigned index, int *ret_error)
 /* No slab is free in the committed arenas: look harder before asking the kernel. */
 static bool take_last_resort(struct lane *lane, unsigned index, int *ret_error)
 {
+	(void)span_steal_cached(lane, false);
 	slab_release_empty(lane, false);
 	if (walk_owned(lane, index, UINT32_MAX) || take_new(lane, index, true, ret_error))
 		return true;
