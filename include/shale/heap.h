@@ -98,8 +98,9 @@ SHALE_API int shale_publish_at(struct shale_segment *segment, void *ptr, uint64_
 SHALE_API int shale_take_at(struct shale_segment *segment, uint64_t *location, void **ret_ptr);
 
 /*
- * Gives empty arenas back to the kernel until at most keep_bytes of free arenas are retained.
- * Returns the number of bytes given back. -EROFS. Since 0.1.
+ * Gives empty arenas back to the kernel until at most keep_bytes of free arenas are retained, and on
+ * pages of 4 KiB the free pages between live blocks. Returns the number of bytes given back. -EROFS.
+ * Since 0.1.
  */
 SHALE_API int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes);
 

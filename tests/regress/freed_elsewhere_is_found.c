@@ -55,7 +55,7 @@ TEST(freed_elsewhere_is_found, after_a_trim_has_collected_it)
 
 	fill(&work);
 	run_free_some(&work);
-	EXPECT_EQ(shale_trim(work.segment, 0), 0);
+	EXPECT_EQ(shale_trim(work.segment, 0), BLOCKS / 4 * 4096);
 	for (unsigned i = 0; i < BLOCKS / 4; i++)
 		ASSERT_NOT_NULL(shale_alloc(work.segment, 4096));
 	EXPECT_NULL(shale_alloc(work.segment, 4096));
@@ -81,7 +81,9 @@ TEST(freed_elsewhere_is_found, by_a_trim_although_its_hint_was_lost)
 
 	fill(&work);
 	run_free_some(&work);
-	EXPECT_EQ(shale_trim(work.segment, 0), CAPACITY);
+	/* the arena, and the facts of its slabs */
+	EXPECT_GE(shale_trim(work.segment, 0), CAPACITY);
+	EXPECT_EQ(heap_counts(work.segment).committed_bytes, 0);
 	EXPECT_OK(shale_segment_detach(work.segment));
 }
 
