@@ -64,6 +64,7 @@ int cmd_check(const struct cli_arguments *arguments);
 int cmd_doctor(const struct cli_arguments *arguments);
 int cmd_help(const struct cli_arguments *arguments);
 int cmd_stat(const struct cli_arguments *arguments);
+int cmd_trim(const struct cli_arguments *arguments);
 int cmd_version(const struct cli_arguments *arguments);
 
 #endif
