@@ -114,13 +114,14 @@ static int commit_placed(struct shale_segment *view, int fd, uint64_t offset, ui
 {
 	struct os_numa_saved saved;
 	enum os_placement mode;
+	bool possible = bind_is_possible(view), pushed = false;
 	struct os_nodes nodes;
-	bool pushed = false;
 	int r;
 
-	if (!bind_is_possible(view) || (on_shmem(view) && !has_room(view, size)))
+	/* tables that all need may lie elsewhere, arenas not */
+	if ((!possible && offset >= view->heap_offset) || (on_shmem(view) && !has_room(view, size)))
 		return -ENOMEM;
-	if (policy_wanted(view, home, &mode, &nodes)) {
+	if (possible && policy_wanted(view, home, &mode, &nodes)) {
 		r = os_numa_task_push(mode, &nodes, &saved);
 		if (r < 0 && (r != -EINVAL || mode == OS_PLACE_BIND))
 			return r == -EINVAL ? -ENOMEM : r;
