@@ -1,12 +1,14 @@
 /*
  * residence.c - which pages of a segment are in memory, and on which node they are.
  *
- *   shmem     mincore() says which are there: those alone are mapped, a hole must not be read
- *   hugetlb   what is committed is there
+ *   arenas    what is committed is there, but for the pages that were punched
+ *   tables    on shmem what mincore() knows, on hugetlb what is committed
  *   private   what is mapped is there: nothing to do but ask
  *
+ * (mincore calls a page of shmem absent that was fallocated and not touched yet: no use for arenas.)
+ *
  * Owner:     nobody; writes nothing to the segment.
- * Invariant: RE1 only what mincore or the arena's state calls there is mapped, and by the kernel
+ * Invariant: RE1 only what mincore or the arena's words call there is mapped, and by the kernel
  *            (populate for reading): this process touches nothing, so nothing here can fault
  * Ordering:  none: a page that goes meanwhile is answered "unknown", or comes back as zeroes.
  * Death:     writes nothing.
@@ -32,19 +34,46 @@ static void add_page(struct shale_segment *view, uint64_t offset, struct residen
 	residence->pages[residence->count++] = view->base + offset;
 }
 
+/* Of a committed arena: the pages that no purge has given back. */
+static void there_in_arena(struct shale_segment *view, uint64_t offset, uint64_t size,
+			   unsigned char *ret_there)
+{
+	uint64_t first = (offset - view->heap_offset) / KIB(4);
+
+	for (uint64_t page = first; page < first + size / KIB(4); page++) {
+		const struct arena_shm *arena = heap_arena(view, page * KIB(4) >> ARENA_SHIFT);
+		uint64_t in_arena = page % CHUNK_PAGES;
+		/* relaxed: a snapshot */
+		uint16_t punched = load_relaxed(&arena->punched[in_arena / 16]);
+
+		ret_there[page - first] = !(punched >> in_arena % 16 & 1);
+	}
+}
+
+static int list_there(struct shale_segment *view, uint64_t offset, uint64_t size,
+		      unsigned char *ret_there)
+{
+	int r;
+
+	if (offset >= view->heap_offset) {
+		there_in_arena(view, offset, size, ret_there);
+		return 0;
+	}
+	for (uint64_t i = 0; i < size / KIB(4); i++)
+		ret_there[i] = 1;
+	r = view->private_memory ? 0 : os_resident(view->base + offset, size, ret_there);
+	return r == -ENOSYS || r == -EPERM ? -EOPNOTSUPP : r;
+}
+
 static int list_small(struct shale_segment *view, uint64_t offset, uint64_t size,
 		      struct residence *residence)
 {
 	unsigned pages = (unsigned)(size / KIB(4)), from = 0;
 	unsigned char there[CHUNK_PAGES];
-	int r = 0;
+	int r = list_there(view, offset, size, there);
 
-	for (unsigned i = 0; i < pages; i++)
-		there[i] = 1;
-	if (!view->private_memory)
-		r = os_resident(view->base + offset, size, there);
 	if (r < 0)
-		return r == -ENOSYS || r == -EPERM ? -EOPNOTSUPP : r;
+		return r;
 	for (unsigned i = 0; i < pages; i++) {
 		if (there[i]) {
 			add_page(view, offset + i * KIB(4), residence);

@@ -23,10 +23,6 @@
 #define CGROUP_MOUNT "/sys/fs/cgroup"
 #define NODE_FOLDER  "/sys/devices/system/node"
 
-/* Of a node, what the kernel keeps for itself: a part of it, within bounds. */
-#define NODE_KEEP_PART 64u
-#define NODE_KEEP_MOST (UINT64_C(64) << 20)
-
 /* The number that follows `name`, with blanks between; 0: not there. */
 static uint64_t number_after(const char *text, const char *name)
 {
@@ -108,6 +104,27 @@ static uint64_t cgroup_room(void)
 
 /* ---- nodes ----------------------------------------------------------------------------------- */
 
+/*
+ * What the kernel keeps of a node of that size: its part of min_free_kbytes, below which it would
+ * rather kill, and some for the pages that other CPUs hold ready.
+ */
+static uint64_t node_reserve(uint64_t node_bytes)
+{
+	char text[4096];
+	uint64_t all, least = 0;
+
+	if (os_read_text("/proc/meminfo", text, sizeof(text)) <= 0)
+		return node_bytes / 16;
+	all = number_after(text, "MemTotal:") << 10;
+	if (os_read_text("/proc/sys/vm/min_free_kbytes", text, sizeof(text)) > 0)
+		least = strtoull(text, NULL, 10) << 10;
+	if (all < node_bytes || least > all)
+		return node_bytes / 16;
+	/* in MiB of the node: nothing overflows */
+	least = least / ((all >> 20) + 1) * (node_bytes >> 20);
+	return least + least / 4 + node_bytes / 256;
+}
+
 static uint64_t node_room(unsigned node)
 {
 	char path[96], text[4096];
@@ -120,7 +137,7 @@ static uint64_t node_room(unsigned node)
 	room = (number_after(text, " MemFree:") + number_after(text, "Active(file):") +
 		number_after(text, "Inactive(file):"))
 	       << 10;
-	keep = total / NODE_KEEP_PART < NODE_KEEP_MOST ? total / NODE_KEEP_PART : NODE_KEEP_MOST;
+	keep = node_reserve(total);
 	return room > keep ? room - keep : 0;
 }
 

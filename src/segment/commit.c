@@ -114,13 +114,14 @@ static int commit_placed(struct shale_segment *view, int fd, uint64_t offset, ui
 {
 	struct os_numa_saved saved;
 	enum os_placement mode;
+	bool possible = bind_is_possible(view), pushed = false;
 	struct os_nodes nodes;
-	bool pushed = false;
 	int r;
 
-	if (!bind_is_possible(view) || (on_shmem(view) && !has_room(view, size)))
+	/* tables that all need may lie elsewhere, arenas not */
+	if ((!possible && offset >= view->heap_offset) || (on_shmem(view) && !has_room(view, size)))
 		return -ENOMEM;
-	if (policy_wanted(view, home, &mode, &nodes)) {
+	if (possible && policy_wanted(view, home, &mode, &nodes)) {
 		r = os_numa_task_push(mode, &nodes, &saved);
 		if (r < 0 && (r != -EINVAL || mode == OS_PLACE_BIND))
 			return r == -EINVAL ? -ENOMEM : r;
@@ -184,8 +185,8 @@ int view_collapse_arena(struct shale_segment *view, uint64_t offset)
 }
 
 /*
- * One resident page is enough for the kernel to make the whole arena one huge page; the commit that
- * follows then finds nothing to do. Any failure leaves 4 KiB pages, which are as good.
+ * One resident page is enough for the kernel to make the whole arena one huge page. False: it has not
+ * become one, and is to be committed in 4 KiB pages, which are as good.
  */
 static bool commit_huge(struct shale_segment *view, int fd, uint64_t offset, uint8_t home)
 {
@@ -214,7 +215,6 @@ int view_commit_arena(struct shale_segment *view, uint64_t offset, struct arena_
 {
 	uint64_t from = offset, size = ARENA_SIZE;
 	int r = commit_range(view, &from, &size), fd;
-	bool huge = false;
 
 	place->placed = 0;
 	place->page_kind = (uint8_t)view->header.pages;
@@ -223,13 +223,17 @@ int view_commit_arena(struct shale_segment *view, uint64_t offset, struct arena_
 	fd = view_fd(view);
 	if (fd < 0)
 		return fd;
-	if (view->header.pages == SHALE_PAGES_THP) {
-		huge = place->huge && commit_huge(view, fd, from, place->home);
-		place->page_kind = huge ? SHALE_PAGES_THP : SHALE_PAGES_4K;
+	if (view->header.pages != SHALE_PAGES_THP || !place->huge ||
+	    !commit_huge(view, fd, from, place->home)) {
+		r = commit_placed(view, fd, from, size, place->home);
+		if (view->header.pages == SHALE_PAGES_THP)
+			place->page_kind = SHALE_PAGES_4K;
 	}
-	r = commit_placed(view, fd, from, size, place->home);
 	if (r == 0)
 		place->placed = ask_placed(view, offset, place->page_kind);
+	else if (size == ARENA_SIZE)
+		/* the page of a collapse that failed; a larger page has other arenas in it */
+		(void)os_decommit(fd, from, size);
 	return r;
 }
 

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -254,6 +255,50 @@ static inline void expect_all_on(const struct spread *spread, unsigned node)
 {
 	if (!EXPECT_EQ(spread->pages[node], spread->total))
 		show_spread(spread);
+}
+
+static inline struct shale_segment_figures figures_of(struct shale_segment *segment)
+{
+	struct shale_segment_figures figures = {.size = sizeof(figures)};
+
+	ASSERT_OK(shale_segment_stat(segment, &figures));
+	return figures;
+}
+
+/* ---- a cgroup of one's own (v2) ---- */
+
+#define CGROUP "/sys/fs/cgroup/shale-test"
+
+static inline bool write_text(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "we");
+	bool good = file && fputs(text, file) >= 0;
+
+	if (file && fclose(file) != 0)
+		good = false;
+	return good;
+}
+
+/* This process alone, with one limit: "memory.max", "64M". Only in a guest. */
+static inline void enter_cgroup(const char *file, const char *limit)
+{
+	char path[128];
+
+	if (!getenv("SHALE_GUEST"))
+		SKIP("only in a guest");
+	ASSERT_TRUE(
+		write_text("/sys/fs/cgroup/cgroup.subtree_control", "+cpuset +memory +hugetlb"));
+	if (mkdir(CGROUP, 0755) < 0)
+		ASSERT_EQ(errno, EEXIST);
+	snprintf(path, sizeof(path), CGROUP "/%s", file);
+	ASSERT_TRUE(write_text(path, limit));
+	ASSERT_TRUE(write_text(CGROUP "/cgroup.procs", "0"));
+}
+
+/* When the processes in it have ended. */
+static inline void remove_cgroup(void)
+{
+	EXPECT_TRUE(TEST_EVENTUALLY(rmdir(CGROUP) == 0 || errno == ENOENT, 20000));
 }
 
 #endif

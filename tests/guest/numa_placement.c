@@ -96,6 +96,116 @@ TEST_V(numa_placement, weighted_takes_the_nodes_in_turn, pages)
 	check_both_nodes((enum shale_pages)variant->value, SHALE_PLACE_WEIGHTED);
 }
 
+/* Nodes 0 .. 7 of `nodes`: pages on each, at least 3/4 of an equal part. */
+static void expect_equal_parts(const struct spread *spread, uint64_t nodes)
+{
+	unsigned count = (unsigned)__builtin_popcountll(nodes);
+
+	EXPECT_EQ(spread_on(spread, nodes), spread->total);
+	for (unsigned node = 0; node < MAX_NODES; node++)
+		if (is_node(nodes, node) &&
+		    !EXPECT_GE(spread->pages[node] * 4, spread->total / count * 3))
+			show_spread(spread);
+}
+
+/* As many large blocks as make equal parts possible; where they lie. */
+static struct spread spread_of_turns(struct shale_segment *segment, unsigned turns)
+{
+	struct spread spread = {0};
+
+	for (unsigned i = 0; i < turns; i++) {
+		char *block = shale_alloc(segment, BLOCK_BYTES);
+
+		ASSERT_NOT_NULL(block);
+		memset(block, 1, BLOCK_BYTES);
+		add_spread(&spread, block, BLOCK_BYTES);
+	}
+	return spread;
+}
+
+TEST_V(numa_placement, interleave_reaches_every_node, pages)
+{
+	enum shale_pages pages = (enum shale_pages)variant->value;
+	uint64_t nodes = memory_nodes();
+	struct shale_segment *segment;
+	struct spread spread;
+	unsigned first, second;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	segment = create(pages, SHALE_PLACE_INTERLEAVE, nodes);
+	spread = spread_of_turns(segment, 2 * (unsigned)__builtin_popcountll(nodes));
+	if (pages == SHALE_PAGES_THP)
+		/* the first arena of a segment is in small pages: on all nodes */
+		EXPECT_EQ(spread_on(&spread, nodes), spread.total);
+	else
+		expect_equal_parts(&spread, nodes);
+	ASSERT_OK(shale_segment_detach(segment));
+}
+
+static bool set_weight(unsigned node, const char *weight)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/mempolicy/weighted_interleave/node%u", node);
+	return access(path, F_OK) == 0 && write_text(path, weight);
+}
+
+/* 3 to 1; a kernel before 6.9 does not know weights, and takes turns. */
+TEST_V(numa_placement, weights_are_followed_where_the_kernel_has_them, pages)
+{
+	enum shale_pages pages = (enum shale_pages)variant->value;
+	struct shale_segment *segment;
+	unsigned first, second;
+	struct spread spread;
+	bool weighted;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	if (!getenv("SHALE_GUEST"))
+		SKIP("only in a guest");
+	weighted = set_weight(first, "3") && set_weight(second, "1");
+	segment = create(pages, SHALE_PLACE_WEIGHTED, UINT64_C(1) << first | UINT64_C(1) << second);
+	spread = spread_of_turns(segment, 12);
+	EXPECT_EQ(spread.pages[first] + spread.pages[second], spread.total);
+	TEST_LOG("%s: %u and %u pages", weighted ? "3 to 1" : "in turn", spread.pages[first],
+		 spread.pages[second]);
+	EXPECT_GE(spread.pages[first] * 12, spread.total * (weighted ? 8 : 5));
+	EXPECT_LE(spread.pages[first] * 12, spread.total * (weighted ? 10 : 7));
+	(void)set_weight(first, "1");
+	ASSERT_OK(shale_segment_detach(segment));
+}
+
+/* Of several nodes the one that is nearest to who commits. */
+static void check_nearest_of_several(enum shale_pages pages, enum shale_placement placement)
+{
+	struct shale_segment *segment;
+	unsigned first, second;
+	struct spread spread;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	for (unsigned i = 0; i < 2; i++) {
+		unsigned node = i == 0 ? second : first;
+
+		run_on_node(node);
+		segment = create(pages, placement, UINT64_C(1) << first | UINT64_C(1) << second);
+		spread = spread_of_blocks(segment);
+		expect_all_on(&spread, node);
+		ASSERT_OK(shale_segment_detach(segment));
+	}
+}
+
+TEST_V(numa_placement, bind_to_several_takes_the_nearest_of_them, pages)
+{
+	check_nearest_of_several((enum shale_pages)variant->value, SHALE_PLACE_BIND);
+}
+
+TEST_V(numa_placement, preferred_of_several_is_the_nearest_of_them, pages)
+{
+	check_nearest_of_several((enum shale_pages)variant->value, SHALE_PLACE_PREFERRED_MANY);
+}
+
 /* On huge pages a policy is that of the process that commits: each must know what was asked for. */
 TEST_V(numa_placement, bind_holds_for_every_process, pages)
 {
