@@ -274,7 +274,7 @@ static inline bool is_own(struct lane *lane, const void *block, struct heap_bin 
 	*ret_own = own;
 	/* only this lane writes own[] of its slabs, hence a plain load; a free by somebody else that
 	 * comes later than this look is itself a double free */
-	return likely(*own != OWN_FREE && load_relaxed(own + bin->half) == SHARED_NONE);
+	return likely(*own > load_relaxed(own + bin->half));
 }
 
 /* The owner frees a block of a slab in which somebody else has changed shared[]. */
