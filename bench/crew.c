@@ -71,8 +71,16 @@ void worker_begin(struct worker *worker)
 {
 	worker_barrier(worker);
 	worker->outcome.operations = 0;
+	worker->begin_cpu_ns = now_cpu_ns();
 	worker->begin_ns = now_ns();
 	worker->deadline_ns = worker->begin_ns + worker->stage->budget_ns;
+}
+
+void worker_end(struct worker *worker, uint64_t operations)
+{
+	worker->outcome.operations += operations;
+	worker->outcome.elapsed_ns = now_ns() - worker->begin_ns;
+	worker->outcome.cpu_ns = now_cpu_ns() - worker->begin_cpu_ns;
 }
 
 bool worker_more(struct worker *worker, uint64_t operations)
@@ -80,13 +88,10 @@ bool worker_more(struct worker *worker, uint64_t operations)
 	uint64_t now = now_ns();
 
 	worker->outcome.operations += operations;
-	worker->outcome.elapsed_ns = now - worker->begin_ns;
-	return now < worker->deadline_ns;
-}
-
-void worker_end(struct worker *worker, uint64_t operations)
-{
-	worker_more(worker, operations);
+	if (now < worker->deadline_ns)
+		return true;
+	worker_end(worker, 0);
+	return false;
 }
 
 void worker_no_memory(struct worker *worker)
@@ -221,18 +226,21 @@ static int run_processes(struct stage *stage)
 
 static void report_outcomes(struct stage *stage)
 {
-	double ns = 0;
+	double ns = 0, cpu_ns = 0;
 	uint64_t corrupt = 0, operations = 0;
 
 	for (unsigned i = 0; i < stage->workers; i++) {
 		const struct outcome *outcome = &stage->shared->outcomes[i];
 
-		ns += (double)outcome->elapsed_ns /
-		      (double)(outcome->operations > 0 ? outcome->operations : 1);
+		double each = (double)(outcome->operations > 0 ? outcome->operations : 1);
+
+		ns += (double)outcome->elapsed_ns / each / stage->workers;
+		cpu_ns += (double)outcome->cpu_ns / each / stage->workers;
 		corrupt += outcome->corrupt;
 		operations += outcome->operations;
 	}
-	report_number("value", ns / stage->workers);
+	report_number("value", stage->cpu_clock ? cpu_ns : ns);
+	report_number(stage->cpu_clock ? "wall_ns" : "cpu_ns", stage->cpu_clock ? ns : cpu_ns);
 	report_number("operations", (double)operations);
 	report_number("corrupt", (double)corrupt);
 }

@@ -105,6 +105,7 @@ void machine_write(struct json *json, const struct options *options)
 	json_number(json, "load", machine.load);
 	json_text(json, "date", machine.date);
 	json_number(json, "rounds", options->rounds);
+	json_text(json, "clock", options->cpu_clock ? "cpu" : "wall");
 	json_bool(json, "quick", options->quick);
 	json_end(json);
 }

@@ -74,6 +74,8 @@ void order_random(uint32_t *order, size_t count, uint64_t *random);
 void *pages_map(size_t bytes);
 
 uint64_t now_ns(void);
+/* Processor time of the calling thread. */
+uint64_t now_cpu_ns(void);
 void sleep_ns(uint64_t ns);
 
 #endif

@@ -15,7 +15,7 @@ enum { ROUNDS_DEFAULT = 5, ROUNDS_QUICK = 1 };
 static const char help[] =
 	"usage: shale-bench AREA [--only WORKLOAD,...] [--mode 1T,2T,2P] [--rounds N]\n"
 	"                   [--peers all|none|NAME,...] [--pages 4k,thp,2m,private]\n"
-	"                   [--json FILE] [--quick] [--list]\n"
+	"                   [--clock wall|cpu] [--json FILE] [--quick] [--list]\n"
 	"AREA is heap. Measures ours and every peer that is installed, interleaved round by round\n"
 	"with the limit of the row. --list says which rows and which peers there are.\n"
 	"shale-bench(1) explains everything.\n";
@@ -117,6 +117,11 @@ static int parse_one(int option, const char *value, struct options *options)
 	case 'j':
 		options->json = value;
 		return 0;
+	case 'c':
+		options->cpu_clock = strcmp(value, "cpu") == 0;
+		return options->cpu_clock || strcmp(value, "wall") == 0
+			       ? 0
+			       : wrong("no such clock:", value);
 	case 'q':
 		options->quick = true;
 		return 0;
@@ -135,11 +140,17 @@ static int parse_one(int option, const char *value, struct options *options)
 int options_parse(int argc, char **argv, struct options *ret_options)
 {
 	static const struct option table[] = {
-		{"only", required_argument, NULL, 'o'},   {"mode", required_argument, NULL, 'm'},
-		{"rounds", required_argument, NULL, 'r'}, {"peers", required_argument, NULL, 'p'},
-		{"pages", required_argument, NULL, 'g'},  {"json", required_argument, NULL, 'j'},
-		{"quick", no_argument, NULL, 'q'},        {"list", no_argument, NULL, 'l'},
-		{"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0},
+		{"only", required_argument, NULL, 'o'},
+		{"mode", required_argument, NULL, 'm'},
+		{"rounds", required_argument, NULL, 'r'},
+		{"peers", required_argument, NULL, 'p'},
+		{"pages", required_argument, NULL, 'g'},
+		{"json", required_argument, NULL, 'j'},
+		{"clock", required_argument, NULL, 'c'},
+		{"quick", no_argument, NULL, 'q'},
+		{"list", no_argument, NULL, 'l'},
+		{"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0},
 	};
 	struct options options = {.peers = "all"};
 	int option, r;

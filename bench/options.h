@@ -20,6 +20,7 @@ struct options {
 	unsigned rounds;
 	bool rounds_given;
 	bool quick;
+	bool cpu_clock; /* --clock cpu */
 	bool list;
 };
 

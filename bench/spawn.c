@@ -276,6 +276,7 @@ void spawn_run(const struct row *row, unsigned mode, const struct entrant *entra
 				    budget,
 				    seed,
 				    quick,
+				    options->cpu_clock ? "cpu" : "wall",
 				    entrant->preload ? entrant->preload : ""};
 	struct child child;
 	int r;

@@ -64,6 +64,7 @@ struct subject {
 /* What one worker has measured. */
 struct outcome {
 	uint64_t elapsed_ns;
+	uint64_t cpu_ns; /* of the worker's own thread */
 	uint64_t operations;
 	uint64_t corrupt; /* objects that did not hold what was written to them */
 };
@@ -85,6 +86,7 @@ struct stage {
 	const char *variant;
 	bool processes; /* workers are forked, not threads */
 	bool quick;     /* small numbers: to see that it works */
+	bool cpu_clock; /* the first figure is processor time, not time */
 	unsigned workers;
 	uint64_t budget_ns; /* how long a hot row is measured */
 	uint64_t seed;
@@ -99,7 +101,7 @@ struct worker {
 	void *heap;
 	unsigned index;
 	uint64_t random;
-	uint64_t begin_ns;
+	uint64_t begin_ns, begin_cpu_ns;
 	uint64_t deadline_ns;
 	struct outcome outcome;
 };
@@ -108,7 +110,7 @@ struct worker {
 
 /* Waits for all workers, then starts the clock. */
 void worker_begin(struct worker *worker);
-/* Counts operations; false when the time is over, and the clock is stopped. */
+/* Counts operations; false when the time is over, and both clocks are stopped. */
 bool worker_more(struct worker *worker, uint64_t operations);
 /* Stops the clock now, for a row that is over when its work is. */
 void worker_end(struct worker *worker, uint64_t operations);

@@ -29,7 +29,8 @@ static inline size_t class_of(size_t size)
 	return (size + CLASS_BYTES - 1) / CLASS_BYTES;
 }
 
-static inline void *tlfl_alloc(struct worker *worker, size_t size)
+/* Behind a call, as every allocator of a library is. */
+static __attribute__((noinline)) void *tlfl_alloc(struct worker *worker, size_t size)
 {
 	size_t class = class_of(size);
 	void *ptr = lists[class];
@@ -44,7 +45,7 @@ static inline void *tlfl_alloc(struct worker *worker, size_t size)
 	return cursor <= cursor_end ? ptr : NULL;
 }
 
-static inline void tlfl_free(struct worker *worker, void *ptr, size_t size)
+static __attribute__((noinline)) void tlfl_free(struct worker *worker, void *ptr, size_t size)
 {
 	size_t class = class_of(size);
 

@@ -1,7 +1,7 @@
 /*
  * worker.c - a worker program: runs one row once with one subject, and tells the driver what it saw.
  *
- *   PROGRAM --worker AREA ROW MODE SUBJECT VARIANT BUDGET_NS SEED QUICK [NEEDLE]
+ *   PROGRAM --worker AREA ROW MODE SUBJECT VARIANT BUDGET_NS SEED QUICK CLOCK [NEEDLE]
  *
  * Answers on descriptor 3 with lines "NAME VALUE ...": numbers, lists of numbers, or text (reason,
  * library). NEEDLE is what /proc/self/maps must name: a preloaded library that the loader did not
@@ -18,7 +18,7 @@
 #include "objects.h"
 #include "subject.h"
 
-enum { REPORT_FD = 3, EXIT_MISSING = 77, ARGUMENTS = 9 };
+enum { REPORT_FD = 3, EXIT_MISSING = 77, ARGUMENTS = 10 };
 
 /* ---- the answer ---- */
 
@@ -103,6 +103,7 @@ static int stage_fill(struct stage *stage, char **words)
 		.budget_ns = strtoull(words[5], NULL, 10),
 		.seed = strtoull(words[6], NULL, 10),
 		.quick = strcmp(words[7], "1") == 0,
+		.cpu_clock = strcmp(words[8], "cpu") == 0,
 	};
 	return stage->row && mode ? 0 : -1;
 }
