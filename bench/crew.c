@@ -27,15 +27,20 @@ enum { EXIT_NO_MEMORY = 3, EXIT_NO_HEAP = 4, BARRIER_SPINS = 1024 };
 
 /* ---- pins ---- */
 
+static cpu_set_t all; /* cores that the program may use, before a library pins it */
+
+void crew_init(void)
+{
+	if (sched_getaffinity(0, sizeof(all), &all) != 0)
+		CPU_ZERO(&all);
+}
+
 /* Pins the caller to the n-th core that the program may use; with too few, workers share. */
 static void pin(unsigned n)
 {
-	cpu_set_t all, one;
-	unsigned count, seen = 0;
+	unsigned count = (unsigned)CPU_COUNT(&all), seen = 0;
+	cpu_set_t one;
 
-	if (sched_getaffinity(0, sizeof(all), &all) != 0)
-		return;
-	count = (unsigned)CPU_COUNT(&all);
 	for (unsigned cpu = 0; cpu < CPU_SETSIZE; cpu++) {
 		if (!CPU_ISSET(cpu, &all) || seen++ != n % count)
 			continue;

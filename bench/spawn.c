@@ -149,7 +149,8 @@ static _Noreturn void child_exec(const struct entrant *entrant, char *const word
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	setpgid(0, 0);
-	if (getppid() != parent || dup2(errors, 2) < 0 || dup2(answer, ANSWER_FD) < 0)
+	if (getppid() != parent || dup2(errors, 1) < 0 || dup2(errors, 2) < 0 ||
+	    dup2(answer, ANSWER_FD) < 0)
 		_exit(126);
 	if (answer == ANSWER_FD)
 		fcntl(ANSWER_FD, F_SETFD, 0);

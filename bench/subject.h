@@ -126,6 +126,8 @@ void report_number(const char *name, double value);
 void report_list(const char *name, const double *values, size_t count);
 void report_text(const char *name, const char *text);
 
+/* Looks which cores there are. Called before any library of a subject. */
+void crew_init(void);
 /* Runs the workers of a hot row and reports ns per operation. 0, or -1 with stage->reason. */
 int crew_run(struct stage *stage);
 /* Makes *worker the only worker, here. */

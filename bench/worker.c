@@ -135,6 +135,7 @@ int worker_main(int argc, char **argv, const struct subject *const *subjects, si
 		fprintf(stderr, "%s is started by shale-bench\n", argv[0]);
 		return 2;
 	}
+	crew_init();
 	argv += 2;
 	argc -= 2;
 	if (argc >= ARGUMENTS && argv[ARGUMENTS - 1][0] && !library_is_here(argv[ARGUMENTS - 1]))
