@@ -53,7 +53,8 @@ static const struct entrant peers[] = {
 	{.name = "jemalloc", .variant = "", PRELOADED("libjemalloc.so.2", "libjemalloc.so")},
 	{.name = "jemalloc",
 	 .variant = "background",
-	 .environment = "MALLOC_CONF=background_thread:true",
+	 /* it gives back what has been free for a second, as ours is asked to */
+	 .environment = "MALLOC_CONF=background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0",
 	 PRELOADED("libjemalloc.so.2", "libjemalloc.so")},
 	{.name = "tcmalloc",
 	 .variant = "",

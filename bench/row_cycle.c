@@ -45,7 +45,7 @@ int row_cycle(struct stage *stage)
 	kept = herd.count / SURVIVORS_IN;
 	survivors = pages_map((kept + 1) * sizeof(*survivors));
 	for (unsigned cycle = 0; cycle < CYCLES; cycle++) {
-		uint64_t begin = now_ns();
+		uint64_t begin = stage_clock(stage);
 
 		herd_alloc(&herd, &worker);
 		herd_free(&herd, &worker, kept);
@@ -53,7 +53,7 @@ int row_cycle(struct stage *stage)
 		survivors_free(&worker, &herd, survivors, kept);
 		for (size_t i = 0; i < kept; i++)
 			survivors[i] = herd.objects[herd.order[i]];
-		cycle_ns[cycle] = (double)(now_ns() - begin) / (double)herd.count;
+		cycle_ns[cycle] = (double)(stage_clock(stage) - begin) / (double)herd.count;
 	}
 	report_number("value", sum(cycle_ns, CYCLES) / CYCLES);
 	report_number("growth",

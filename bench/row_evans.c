@@ -26,7 +26,8 @@ enum {
 
 struct trace {
 	struct stage *stage;
-	uint64_t begin_ns, pause_ns; /* pause: spent on sampling, not counted */
+	uint64_t begin_ns;
+	uint64_t pause_ns, work_pause_ns; /* spent on sampling, by either clock; not counted */
 	uint64_t base, live, last, returned;
 	size_t count, marks;
 	double time_ms[SAMPLES_MAX], live_bytes[SAMPLES_MAX], resident_bytes[SAMPLES_MAX],
@@ -38,9 +39,16 @@ static double trace_time(const struct trace *trace)
 	return (double)(now_ns() - trace->begin_ns - trace->pause_ns) / 1e6;
 }
 
+/* The clock of the figures, without what sampling took. */
+static uint64_t work_clock(const struct trace *trace)
+{
+	return stage_clock(trace->stage) - trace->work_pause_ns;
+}
+
 static void sample(struct trace *trace)
 {
-	uint64_t begin = now_ns(), resident = stage_resident(trace->stage);
+	uint64_t begin = now_ns(), work = stage_clock(trace->stage),
+		 resident = stage_resident(trace->stage);
 
 	if (trace->count == SAMPLES_MAX)
 		return;
@@ -54,6 +62,7 @@ static void sample(struct trace *trace)
 	trace->returned_bytes[trace->count] = (double)trace->returned;
 	trace->count++;
 	trace->pause_ns += now_ns() - begin;
+	trace->work_pause_ns += stage_clock(trace->stage) - work;
 }
 
 static void mark(struct trace *trace)
@@ -121,23 +130,23 @@ static void run_steps(struct trace *trace, struct worker *worker, size_t count)
 	const struct subject *subject = worker->stage->subject;
 	uint64_t pause = worker->stage->quick ? SECOND_NS / 50 : SECOND_NS * 3 / 2;
 	void **list = subject->ops->alloc(worker, count * sizeof(*list));
-	double fill_ms, idle_ms;
+	uint64_t begin, work;
 
 	if (!list)
 		worker_no_memory(worker);
 	trace->live += count * sizeof(*list);
+	begin = work_clock(trace);
 	fill(trace, worker, list, count);
 	empty(trace, worker, list, count);
-	idle_ms = trace_time(trace);
-	fill_ms = idle_ms;
+	work = work_clock(trace) - begin;
 	idle(trace, worker, pause);
-	idle_ms = trace_time(trace) - idle_ms;
+	begin = work_clock(trace);
 	fill(trace, worker, list, count);
 	empty(trace, worker, list, count);
 	subject->ops->free(worker, list, count * sizeof(*list));
+	work += work_clock(trace) - begin;
 	trace->live -= count * sizeof(*list);
-	fill_ms += trace_time(trace) - fill_ms - idle_ms;
-	report_number("value", fill_ms * 1e6 / (2 * (double)count));
+	report_number("value", (double)work / (2 * (double)count));
 	idle(trace, worker, pause);
 	if (subject->trim)
 		subject->trim(worker->stage);

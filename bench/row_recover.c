@@ -78,9 +78,9 @@ int row_recover(struct stage *stage)
 
 	if (crew_alone(stage, &worker) != 0 || kill_one(stage) != 0)
 		return -1;
-	begin = now_ns();
+	begin = stage_clock(stage);
 	recovered = shale_recover(stage->heap);
-	end = now_ns();
+	end = stage_clock(stage);
 	if (recovered != 1 || shale_heap_stat(stage->heap, &figures) != 0) {
 		snprintf(stage->reason, sizeof(stage->reason), "recovered %d peers, not 1",
 			 recovered);

@@ -51,10 +51,10 @@ int row_thrash(struct stage *stage)
 		return -1;
 	once(&worker);
 	before = released_bytes(stage);
-	begin = now_ns();
+	begin = stage_clock(stage);
 	for (unsigned i = 0; i < times; i++)
 		once(&worker);
-	end = now_ns();
+	end = stage_clock(stage);
 	report_number("value", (double)(end - begin) / ((double)times * BLOCKS));
 	report_number("released", (double)(released_bytes(stage) - before) / (double)ARENA_BYTES);
 	report_number("corrupt", (double)worker.outcome.corrupt);

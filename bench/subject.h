@@ -133,6 +133,8 @@ int crew_run(struct stage *stage);
 /* Makes *worker the only worker, here. */
 int crew_alone(struct stage *stage, struct worker *worker);
 uint64_t stage_resident(struct stage *stage);
+/* Now, by the clock that the figures are to be of: time, or this thread's processor time. */
+uint64_t stage_clock(const struct stage *stage);
 
 /* Main function of a worker program. */
 int worker_main(int argc, char **argv, const struct subject *const *subjects, size_t count);

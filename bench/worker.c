@@ -59,6 +59,11 @@ uint64_t stage_resident(struct stage *stage)
 	return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+uint64_t stage_clock(const struct stage *stage)
+{
+	return stage->cpu_clock ? now_cpu_ns() : now_ns();
+}
+
 /* Reports the file whose path has `needle` as mapped here; false if there is none. */
 static bool library_is_here(const char *needle)
 {
