@@ -88,7 +88,7 @@ static void parse_numbers(char *text, double **ret_values, size_t *ret_count)
 
 static void parse_line(char *line, struct sheet *sheet)
 {
-	char *value = strchr(line, ' ');
+	char *value = strchr(line, ' '), *mark;
 
 	if (!value)
 		return;
@@ -98,6 +98,10 @@ static void parse_line(char *line, struct sheet *sheet)
 	} else if (strcmp(line, "library") == 0) {
 		snprintf(sheet->library, sizeof(sheet->library), "%s", value);
 	} else if (sheet->count < SHEET_ENTRIES) {
+		mark = strstr(line, "[]");
+		sheet->entries[sheet->count].is_list = mark;
+		if (mark)
+			*mark = '\0';
 		snprintf(sheet->entries[sheet->count].name, sizeof(sheet->entries[0].name), "%s",
 			 line);
 		parse_numbers(value, &sheet->entries[sheet->count].values,

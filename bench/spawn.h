@@ -30,6 +30,7 @@ struct sheet {
 		char name[32];
 		double *values;
 		size_t count;
+		bool is_list; /* even with one value */
 	} entries[SHEET_ENTRIES];
 };
 

@@ -158,7 +158,7 @@ static void write_rest(struct json *json, const struct result *result, unsigned 
 
 		if (strcmp(name, "value") == 0 || strcmp(name, "corrupt") == 0)
 			continue;
-		if (last->entries[i].count == 1)
+		if (!last->entries[i].is_list)
 			json_number(json, name, over_rounds(result, name, NULL, rounds).median);
 		else
 			json_list(json, name, last->entries[i].values, last->entries[i].count);
@@ -206,7 +206,7 @@ static void print_extras(const struct result *result, unsigned rounds)
 		const char *name = last->entries[i].name;
 
 		if (strcmp(name, "value") != 0 && strcmp(name, "corrupt") != 0 &&
-		    strcmp(name, "operations") != 0 && last->entries[i].count == 1)
+		    strcmp(name, "operations") != 0 && !last->entries[i].is_list)
 			printf("  %s %.3g", name, over_rounds(result, name, NULL, rounds).median);
 	}
 }

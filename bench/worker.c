@@ -3,8 +3,8 @@
  *
  *   PROGRAM --worker AREA ROW MODE SUBJECT VARIANT BUDGET_NS SEED QUICK CLOCK [NEEDLE]
  *
- * Answers on descriptor 3 with lines "NAME VALUE ...": numbers, lists of numbers, or text (reason,
- * library). NEEDLE is what /proc/self/maps must name: a preloaded library that the loader did not
+ * Answers on descriptor 3 with lines: "NAME VALUE", "NAME[] VALUE ...", or "reason TEXT" and
+ * "library TEXT". NEEDLE is what /proc/self/maps must name: a preloaded library that the loader did not
  * find would otherwise be measured as glibc.
  *
  * Exit status: 0 done, 1 failed (the line "reason" says why), 77 the library is not there.
@@ -23,17 +23,22 @@ enum { REPORT_FD = 3, EXIT_MISSING = 77, ARGUMENTS = 10 };
 /* ---- the answer ---- */
 
 /* No stdio: the answer must not allocate while memory is being looked at. */
-void report_list(const char *name, const double *values, size_t count)
+static void report_values(const char *name, const char *mark, const double *values, size_t count)
 {
-	dprintf(REPORT_FD, "%s", name);
+	dprintf(REPORT_FD, "%s%s", name, mark);
 	for (size_t i = 0; i < count; i++)
 		dprintf(REPORT_FD, " %.10g", values[i]);
 	dprintf(REPORT_FD, "\n");
 }
 
+void report_list(const char *name, const double *values, size_t count)
+{
+	report_values(name, "[]", values, count);
+}
+
 void report_number(const char *name, double value)
 {
-	report_list(name, &value, 1);
+	report_values(name, "", &value, 1);
 }
 
 void report_text(const char *name, const char *text)
