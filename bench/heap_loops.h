@@ -307,7 +307,7 @@ BENCH_INLINE void row_prodcons(const struct heap_ops *ops, struct worker *worker
 BENCH_INLINE void large_touch(void *ptr, size_t size)
 {
 	for (size_t at = PAGE_BYTES; at < size; at += PAGE_BYTES)
-		*(volatile uint64_t *)((char *)ptr + at - at % 8) = at;
+		((volatile char *)ptr)[at] = 1;
 }
 
 BENCH_INLINE void large_chunk(const struct heap_ops *ops, struct worker *worker,
