@@ -9,6 +9,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+enum { LEFT_MAX = 64 };
+
 #define POOL "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 
 static const char lock_file[] = "/run/lock/shale-test-hugepages";
@@ -39,21 +41,27 @@ static int pool_write(const char *path, long value)
 	return fclose(file) != 0 ? -1 : r;
 }
 
-/* A line that a killed program left: the old size of the pool, in any other setting's company. */
+/* What a killed program left: "PATH VALUE" lines, the oldest value of a setting first. */
 static void restore_leftover(void)
 {
-	char path[160];
-	long value;
+	char paths[LEFT_MAX][160], values[LEFT_MAX][64];
+	size_t count = 0;
 	FILE *file = fopen(lock_file, "re");
 
 	if (!file)
 		return;
-	while (fscanf(file, "%159s %ld", path, &value) == 2)
-		if (strcmp(path, POOL "nr_hugepages") == 0) {
-			pool_write(path, value);
-			break; /* the first line about it is the oldest value */
-		}
+	while (count < LEFT_MAX && fscanf(file, "%159s %63s", paths[count], values[count]) == 2)
+		count++;
 	fclose(file);
+	while (count-- > 0) {
+		if (strncmp(paths[count], "/sys/", 5) != 0 || strstr(paths[count], ".."))
+			continue; /* nothing that any of us writes */
+		file = fopen(paths[count], "we");
+		if (!file)
+			continue;
+		fputs(values[count], file);
+		fclose(file);
+	}
 }
 
 static int lock_take(void)
