@@ -257,7 +257,7 @@ static void park_own_for_good(void *context)
 
 	park_own(context);
 	for (unsigned bin = 0; bin < BIN_COUNT; bin++)
-		heap_lane(my_lane(w))->bins[bin].open_count = HEAP_OPEN_MAX;
+		heap_bin(my_lane(w), bin)->open_count = HEAP_OPEN_MAX;
 }
 
 static void park_own_and_purge(void *context)
