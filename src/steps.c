@@ -13,14 +13,20 @@
 #include "channel/channel.h"
 #include "heap/heap_check.h"
 #include "heap/heap_recovery.h"
+#include "heap/placement.h"
+#include "heap/sparse.h"
 #include "map/map.h"
 #include "segment/lanes.h"
 #include "segment/recovery.h"
 
 const struct recovery_step recovery_steps[] = {
-	{"heap frees", heap_settle_free},  {"map", map_settle_lane},
-	{"channel", channel_settle_lane},  {"heap intents", heap_settle_intent},
-	{"heap slabs", heap_settle_slabs}, {NULL, NULL},
+	{"heap frees", heap_settle_free},
+	{"map", map_settle_lane},
+	{"channel", channel_settle_lane},
+	{"heap intents", heap_settle_intent},
+	{"heap leases", sparse_settle_lane},
+	{"heap slabs", heap_settle_slabs},
+	{NULL, NULL},
 };
 
 const struct check_step check_steps[] = {
@@ -31,6 +37,11 @@ const struct check_step check_steps[] = {
 void segment_stat_fill(struct shale_segment *view, struct shale_segment_figures *stat)
 {
 	heap_fill_segment_stat(view, stat);
+}
+
+void segment_stat_places(struct shale_segment *view, struct shale_segment_figures *stat)
+{
+	placement_fill_stat(view, stat);
 }
 
 void lane_finish(struct lane *lane)

@@ -10,7 +10,9 @@
 #include <shale/channel.h>
 #include <shale/doctor.h>
 #include <shale/heap.h>
+#include <shale/keeper.h>
 #include <shale/map.h>
+#include <shale/numa.h>
 #include <shale/segment.h>
 #include <shale/types.h>
 #include <shale/wait.h>

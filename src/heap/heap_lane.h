@@ -27,6 +27,7 @@
 #include "heap/size_class.h"
 #include "heap/slab.h"
 #include "heap/slab_layout.h"
+#include "heap/span_cache.h"
 #include "segment/lanes.h"
 
 #define HEAP_LIFO_SLOTS 16u /* of which the first is never used */
@@ -84,6 +85,9 @@ struct heap_lane {
 	uint64_t arena_current; /* where the last free slab was found */
 	uint32_t orphans_swept; /* value of the orphan hint when empty ones were last looked for */
 	uint64_t left_slab;     /* 1 + a dead slab that a name kept us from taking; 0: none */
+	uint32_t frees;         /* in slabs that were let go */
+	bool taken_fresh; /* the slab taken last had not been written since it was committed */
+	struct span_cache spans;
 	_Alignas(64) struct heap_bin bins_from_none[1 + BIN_COUNT]; /* bin i is entry 1 + i */
 	_Alignas(HEAP_LIFO_BYTES) struct heap_free_block lifo[BIN_COUNT][HEAP_LIFO_SLOTS];
 	/* heap_bin_place() for each 16 bytes of size */

@@ -82,6 +82,9 @@ unsigned char *slab_alloc_slow(struct lane *lane, unsigned bin, int *ret_error);
  */
 void slab_release_empty(struct lane *lane, bool thorough);
 
+/* Parks every open slab of the lane, so that its pages can be purged. */
+void slab_close_all(struct lane *lane);
+
 /* Clears shared facts of free blocks, as a cut-off collect may leave them. */
 void slab_normalise(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 

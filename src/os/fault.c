@@ -47,6 +47,7 @@ static const char *const call_names[OS_CALL_COUNT] = {
 	[OS_CALL_MMAP] = "mmap",
 	[OS_CALL_MUNMAP] = "munmap",
 	[OS_CALL_MADVISE] = "madvise",
+	[OS_CALL_MINCORE] = "mincore",
 	[OS_CALL_FUTEX_WAIT] = "futex_wait",
 	[OS_CALL_FUTEX_WAKE] = "futex_wake",
 	[OS_CALL_FUTEX_WAITV] = "futex_waitv",
@@ -63,6 +64,9 @@ static const char *const call_names[OS_CALL_COUNT] = {
 	[OS_CALL_MOVE_PAGES] = "move_pages",
 	[OS_CALL_URING] = "uring",
 	[OS_CALL_ATFORK] = "atfork",
+	[OS_CALL_WRITE] = "write",
+	[OS_CALL_EVENTFD] = "eventfd",
+	[OS_CALL_THREAD] = "thread",
 };
 
 const char *os_call_name(enum os_call call)

@@ -21,15 +21,18 @@
 #include "segment/segment_layout.h"
 
 struct lane;
+struct keeper;
 
 /*
  * In a page that reads as zeroes in a forked child, whatever made the child (fork, clone): it finds
  * out that it is not attached, and a lock that another thread of the parent held is free here (a
- * mutex of zero bytes is an unlocked one).
+ * mutex of zero bytes is an unlocked one). So are the keeper's mark and lock: the child has none.
  */
 struct view_attachment {
 	uint32_t attached;
 	pthread_mutex_t lock; /* guards the lists of lanes and joining */
+	uint32_t keeper_running;
+	pthread_mutex_t keeper_lock; /* guards starting and stopping it */
 };
 
 struct shale_segment {
@@ -58,6 +61,10 @@ struct shale_segment {
 	bool read_only;
 	bool private_memory;
 	uint32_t damaged; /* sticky: damage was met through this view */
+	/* commit.c */
+	bool several_nodes;     /* with memory in this machine */
+	uint64_t room_bytes;    /* may be committed before os_memory_room() is asked again */
+	uint64_t room_until_ns; /* and not after this moment; 0: whenever */
 	/* this process as a peer */
 	struct view_attachment *attachment; /* wiped on fork */
 	uint32_t peer;                      /* our slot, 0 when read-only */
@@ -70,6 +77,8 @@ struct shale_segment {
 	uint32_t lane_memory_size;
 	pthread_key_t key; /* parks the lane when its thread ends */
 	bool key_made;
+	struct keeper *keeper; /* heap/keeper.c; a forked child's is its parent's */
+	void (*keeper_stop)(struct shale_segment *view);
 	struct shale_segment *next_view; /* of all views of the process */
 };
 
@@ -139,10 +148,33 @@ int view_fd(const struct shale_segment *view);
 
 /*
  * Commits [offset, offset + size) of the file, rounded out to pages, where the segment's placement
- * wants them; what is committed already stays. A whole arena of a THP segment becomes one huge page
- * if the kernel has one. Nothing to do for private memory. -ENOMEM, -EBADF (see view_fd).
+ * wants them; what is committed already stays. Nothing to do for private memory. -ENOMEM, -EBADF
+ * (see view_fd).
  */
 int view_commit(struct shale_segment *view, uint64_t offset, uint64_t size);
+
+/* What an arena is committed for, and what the kernel made of it. Nodes are 1 + node, 0: unknown. */
+struct arena_place {
+	uint8_t home;      /* in: the node that it is to serve */
+	bool huge;         /* in: of a THP segment: one huge page, if the kernel has one */
+	uint8_t placed;    /* out: where its pages came from */
+	uint8_t page_kind; /* out: enum shale_pages */
+};
+
+/* The node of the CPU that runs this thread, as a home. */
+uint8_t view_home(void);
+
+/*
+ * Commits the arena at `offset` of the heap, as docs/design/numa.md says. -ENOMEM also: where it
+ * would be placed there is no room, or memory.max of a cgroup does not leave it; -EBADF.
+ */
+int view_commit_arena(struct shale_segment *view, uint64_t offset, struct arena_place *place);
+
+/*
+ * Makes one huge page of a committed arena of a THP segment; holes in it become zeroes. -ENOMEM,
+ * -EAGAIN, -EBUSY (not now), -EINVAL (no page of it is there, or the kernel cannot).
+ */
+int view_collapse_arena(struct shale_segment *view, uint64_t offset);
 
 /*
  * May `extra_bytes` more be committed? Counts what is committed now, which is a walk over the arenas
