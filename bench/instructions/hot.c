@@ -94,14 +94,19 @@ static void run_remote(void)
 		must_be_freed(shale_free(segment, blocks[i]));
 }
 
+/* Of slabs that the kernel has just given: nothing is zeroed. */
+static void run_zeroed(void)
+{
+	for (size_t i = 0; i < count; i++)
+		must(shale_alloc_zeroed(segment, 16 * BYTES));
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
 } cases[] = {
-	{"pair", run_pair},
-	{"constant", run_constant},
-	{"many", run_many},
-	{"remote", run_remote},
+	{"pair", run_pair},     {"constant", run_constant}, {"many", run_many},
+	{"remote", run_remote}, {"zeroed", run_zeroed},
 };
 
 int main(int argc, char **argv)

@@ -211,10 +211,18 @@ void *shale_alloc_aligned(struct shale_segment *segment, size_t size, size_t ali
 
 void *shale_alloc_zeroed(struct shale_segment *segment, size_t size)
 {
+	struct heap_bin *bin;
+	struct lane *lane;
 	void *block;
 
 	if (size > BIN_SIZE_MAX)
 		return heap_alloc_zeroed_span(segment, size);
+	if (likely(lane_last(segment, &lane))) {
+		bin = heap_bin(lane, bin_of_size(size));
+		/* what the kernel has just given is not zeroed again */
+		if (bin->fresh && bin->mask != 0 && heap_lifo_empty(bin))
+			return bin_pop_scanned(bin);
+	}
 	block = shale_alloc(segment, size);
 	return block ? memset(block, 0, size) : NULL;
 }

@@ -63,6 +63,7 @@ struct heap_bin {
 	uint64_t slab;      /* current slab, valid if has_slab */
 	uint32_t scan_next; /* next block index to scan in it */
 	bool has_slab;
+	bool fresh; /* no block that the mask has was ever handed out, and their bytes are zero */
 	uint32_t owned_count;
 	uint32_t owned_room;
 	uint32_t owned_cursor;

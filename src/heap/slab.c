@@ -39,6 +39,7 @@ static bool scan_again(struct lane *lane, struct heap_bin *bin)
 		return false;
 	slab->freed = 0;
 	bin->scan_next = 0;
+	bin->fresh = false;
 	return true;
 }
 
@@ -85,6 +86,7 @@ static bool scan_slab(struct lane *lane, unsigned index, uint64_t slab)
 	bin->slab = slab;
 	bin->scan_next = 0;
 	bin->has_slab = true;
+	bin->fresh = false;
 	return scan_current(lane, index);
 }
 
@@ -387,16 +389,22 @@ static bool adopt_any(struct lane *lane, unsigned index)
 static bool take_new(struct lane *lane, unsigned index, bool commit, int *ret_error)
 {
 	uint64_t slab;
+	bool fresh;
 	int r = arena_take_slab(lane, &bin_table[index], commit, &slab);
 
 	if (r < 0) {
 		*ret_error = r;
 		return false;
 	}
+	fresh = heap_lane(lane)->taken_fresh;
 	heap_slab_opened(lane, index, slab);
 	slab_remember(lane, index, slab);
 	giveback_tick(lane);
-	return scan_slab(lane, index, slab);
+	if (!scan_slab(lane, index, slab))
+		return false;
+	/* until it is scanned again, what the mask has was never handed out */
+	heap_bin(lane, index)->fresh = fresh;
+	return true;
 }
 
 /* The kernel has no more: what lost hints hide, and what the dead hold. */
