@@ -54,7 +54,6 @@ void slab_wipe(struct shale_segment *view, uint64_t slab, uint64_t word)
 		slab_forget_facts(view, slab, bin);
 	/* hints: nobody has a block here; a late one costs a look */
 	store_relaxed(slab_remote_hint(view, slab), (uint8_t)0);
-	store_relaxed(slab_publish_hint(view, slab), (uint8_t)0);
 	store_relaxed(slab_local_hint(view, slab), (uint8_t)0);
 	/* pairs: slab.word - the facts are zero before others may take the slab. */
 	if (cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, SLAB_FREE)))

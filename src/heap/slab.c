@@ -247,7 +247,6 @@ static bool release_open(struct lane *lane, unsigned index, uint64_t slab, bool 
 		return false;
 	caches_without_slab(view, bin, slab);
 	slab_normalise(view, slab, &bin_table[index]);
-	store_relaxed(slab_publish_hint(view, slab), (uint8_t)0); /* no block is held: ours */
 	/* nobody but the owner changes the word of an OWNED slab */
 	word = load_relaxed(slab_word(view, slab));
 	heap_slab_closes(lane, index, slab);
