@@ -109,10 +109,10 @@ struct arena_shm {
 	uint32_t long_committed; /* bit s: long facts of slab s are committed */
 	uint32_t fresh;          /* bit s: slab s has not been handed out since it was committed */
 	uint32_t sparse_used;    /* bit s: sparse[s] holds facts; changed under the lease */
-	uint8_t node;            /* 1 + NUMA node that the arena was committed on; 0: unknown */
+	uint8_t node;            /* home: 1 + NUMA node that it was committed for; 0: unknown */
 	uint8_t page_kind;       /* enum shale_pages as committed; 0: as the segment */
 	uint8_t rank;            /* hint: the class in whose masks the arena is */
-	uint8_t reserved0;
+	uint8_t placed;          /* 1 + NUMA node that its pages came from; 0: unknown */
 	uint32_t empty_since_ms; /* hint: low 32 bits of CLOCK_MONOTONIC ms when it became empty */
 	uint32_t purged_ms;      /* hint: when look_sum was first seen */
 	uint32_t facts_gone;     /* bit s: short facts of slab s: to be committed and zeroed */

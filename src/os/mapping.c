@@ -187,3 +187,13 @@ int os_advise(void *base, size_t size, enum os_advice advice)
 		return -ENOMEM;
 	return r;
 }
+
+int os_resident(void *base, size_t size, unsigned char *ret_there)
+{
+	int r = sys_mincore(base, size, ret_there);
+
+	/* the other bits are reserved */
+	for (size_t i = 0; r == 0 && i < size / SMALL_PAGE; i++)
+		ret_there[i] &= 1;
+	return r;
+}

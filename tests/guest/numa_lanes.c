@@ -1,0 +1,128 @@
+/*
+ * numa_lanes.c - on a segment placed locally each thread is given memory of the node it runs on, new or
+ * used before, whatever other nodes have to spare; only then that of others.
+ *
+ * Owner:     a test owns its segment; threads run one after the other, each on one node.
+ * Lifetime, death: nothing outlives a test.
+ */
+#include <pthread.h>
+
+#include "nodes.h"
+
+enum { SMALL_BYTES = 1024, SMALL_BLOCKS = 6 * MIB / SMALL_BYTES };
+
+VARIANT_SET(pages) = {
+	{"4k", SHALE_PAGES_4K, NULL}, {"thp", SHALE_PAGES_THP, NULL}, {"2m", SHALE_PAGES_2M, NULL}};
+
+struct worker {
+	struct shale_segment *segment;
+	unsigned node;
+	unsigned count;
+	size_t bytes;
+	struct spread spread;
+	void *blocks[SMALL_BLOCKS];
+};
+
+static void *work(void *argument)
+{
+	struct worker *worker = argument;
+
+	run_on_node(worker->node);
+	worker->spread = (struct spread){0};
+	for (unsigned i = 0; i < worker->count; i++) {
+		worker->blocks[i] = shale_alloc(worker->segment, worker->bytes);
+		ASSERT_NOT_NULL(worker->blocks[i]);
+		memset(worker->blocks[i], 1, worker->bytes);
+		add_spread(&worker->spread, worker->blocks[i], worker->bytes);
+	}
+	return NULL;
+}
+
+/* In a thread of its own: a lane of its own. */
+static void work_on(struct worker *worker, struct shale_segment *segment, unsigned node,
+		    unsigned count, size_t bytes)
+{
+	pthread_t thread;
+
+	worker->segment = segment;
+	worker->node = node;
+	worker->count = count;
+	worker->bytes = bytes;
+	ASSERT_EQ(pthread_create(&thread, NULL, work, worker), 0);
+	ASSERT_EQ(pthread_join(thread, NULL), 0);
+}
+
+static void free_all(struct worker *worker)
+{
+	for (unsigned i = 0; i < worker->count; i++)
+		EXPECT_OK(shale_free(worker->segment, worker->blocks[i]));
+}
+
+TEST_V_TIMEOUT(numa_lanes, each_has_its_own_nodes_memory, pages, 60)
+{
+	static struct worker one, other;
+	enum shale_pages pages = (enum shale_pages)variant->value;
+	struct shale_segment *segment;
+	unsigned first, second;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	run_on_node(first);
+	segment = create(pages, SHALE_PLACE_LOCAL, 0);
+	for (unsigned round = 0; round < 2; round++) {
+		work_on(&one, segment, first, SMALL_BLOCKS, SMALL_BYTES);
+		expect_all_on(&one.spread, first);
+		/* there is room in the last arena of the first node */
+		work_on(&other, segment, second, SMALL_BLOCKS, SMALL_BYTES);
+		expect_all_on(&other.spread, second);
+		/* and now in all of them: used again by whom they are near to */
+		free_all(&one);
+		free_all(&other);
+	}
+	EXPECT_EQ(figures_of(segment).arenas_elsewhere, 0);
+	EXPECT_EQ(shale_check(segment, NULL, NULL), 0);
+	ASSERT_OK(shale_segment_detach(segment));
+}
+
+TEST_V_TIMEOUT(numa_lanes, spans_are_the_own_nodes_too, pages, 60)
+{
+	static struct worker one, other;
+	enum shale_pages pages = (enum shale_pages)variant->value;
+	struct shale_segment *segment;
+	unsigned first, second;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	run_on_node(first);
+	segment = create(pages, SHALE_PLACE_LOCAL, 0);
+	work_on(&one, segment, first, 24, 256 * 1024);
+	expect_all_on(&one.spread, first);
+	free_all(&one);
+	/* 6 MiB of the first node are free */
+	work_on(&other, segment, second, 24, 256 * 1024);
+	expect_all_on(&other.spread, second);
+	EXPECT_EQ(shale_check(segment, NULL, NULL), 0);
+	ASSERT_OK(shale_segment_detach(segment));
+}
+
+/* Better far memory than none. */
+TEST_TIMEOUT(numa_lanes, the_last_room_is_anybodys, 60)
+{
+	static struct worker one, other;
+	struct shale_segment_options options = options_for(SHALE_PAGES_4K, SHALE_PLACE_LOCAL, 0);
+	struct shale_segment *segment = NULL;
+	unsigned first, second;
+
+	need_two_nodes(&first, &second);
+	run_on_node(first);
+	options.capacity_bytes = 8 * MIB;
+	ASSERT_OK(shale_segment_create(&options, &segment));
+	work_on(&one, segment, first, 24, 256 * 1024);
+	free_all(&one);
+	work_on(&other, segment, second, SMALL_BLOCKS, SMALL_BYTES);
+	EXPECT_EQ(other.spread.pages[first] + other.spread.pages[second], other.spread.total);
+	EXPECT_GT(other.spread.pages[first], 0);
+	EXPECT_GT(other.spread.pages[second], 0);
+	EXPECT_EQ(shale_check(segment, NULL, NULL), 0);
+	ASSERT_OK(shale_segment_detach(segment));
+}
