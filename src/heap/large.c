@@ -108,10 +108,26 @@ void span_dismantle(struct shale_segment *view, uint64_t head)
 	note_free(view, head, count);
 }
 
+/* Some bits of every name of the lane; mostly there is none. */
+static uint64_t names_together(const struct lane_shm *lane)
+{
+	const uint64_t *retired = lane->retired;
+	uint64_t all = load_relaxed(&lane->freeing); /* its lane is us, or dead: all of these */
+
+	all |= load_relaxed(&lane->intent.block[0]) | load_relaxed(&lane->intent.block[1]);
+	for (unsigned i = 0; i < LANE_RETIRED; i += 4)
+		all |= load_relaxed(retired + i) | load_relaxed(retired + i + 1) |
+		       load_relaxed(retired + i + 2) | load_relaxed(retired + i + 3);
+	return all;
+}
+
 bool span_named(const struct lane_shm *lane, uint64_t offset)
 {
-	bool named = load_relaxed(&lane->freeing) == offset; /* its lane is us, or dead */
+	bool named;
 
+	if (names_together(lane) == 0)
+		return false;
+	named = load_relaxed(&lane->freeing) == offset; /* as above */
 	for (unsigned i = 0; i < 2; i++)
 		named |= load_relaxed(&lane->intent.block[i]) == offset; /* as above */
 	for (unsigned i = 0; i < LANE_RETIRED; i++)
@@ -257,22 +273,10 @@ static int take_own(struct lane *lane, const struct span_want *want, uint64_t *r
 
 	if (r != -EAGAIN)
 		return r;
-	(void)span_steal_cached(lane, false);
+	if (heap_lane(lane)->spans.slabs > SPAN_CACHE_SLABS / 2)
+		(void)span_steal_cached(lane, false);
 	slab_release_empty(lane, false);
 	return span_search(lane, want, false, ret_head);
-}
-
-/* The kernel has no more: what everybody has cached, what hints hide, and what the dead hold. */
-static int take_hidden(struct lane *lane, const struct span_want *want, uint64_t *ret_head)
-{
-	int r;
-
-	slab_release_empty(lane, true);
-	rank_repair(lane->view);
-	r = span_search_all(lane, want, ret_head);
-	if (r == -EAGAIN && recovery_run(lane->view) > 0)
-		r = span_search_all(lane, want, ret_head);
-	return r;
 }
 
 static int take_committing(struct lane *lane, const struct span_want *want, uint64_t *ret_head)
@@ -283,6 +287,26 @@ static int take_committing(struct lane *lane, const struct span_want *want, uint
 	for (unsigned tries = 0; r == -EAGAIN && tries < 64; tries++)
 		r = span_search(lane, want, true, ret_head);
 	return r == -EAGAIN ? -ENOMEM : r;
+}
+
+static int take_anywhere(struct lane *lane, const struct span_want *want, uint64_t *ret_head)
+{
+	int r = span_search_all(lane, want, ret_head);
+
+	return r == -EAGAIN ? take_committing(lane, want, ret_head) : r;
+}
+
+/* The kernel has no more: what everybody has cached, what hints hide, and what the dead hold. */
+static int take_hidden(struct lane *lane, const struct span_want *want, uint64_t *ret_head)
+{
+	int r;
+
+	slab_release_empty(lane, true);
+	rank_repair(lane->view);
+	r = take_anywhere(lane, want, ret_head);
+	if (r == -ENOMEM && recovery_run(lane->view) > 0)
+		r = take_anywhere(lane, want, ret_head);
+	return r;
 }
 
 int span_alloc(struct lane *lane, uint64_t size, uint64_t alignment, bool zero,
@@ -307,11 +331,9 @@ int span_alloc(struct lane *lane, uint64_t size, uint64_t alignment, bool zero,
 		r = take_committing(lane, &want, &head);
 	if (r == -ENOMEM) {
 		r = take_hidden(lane, &want, &head);
-		if (r < 0) {
+		if (r < 0)
 			/* what was committed for nothing is not kept from others */
 			(void)giveback_empty(lane, 0);
-			r = -ENOMEM;
-		}
 	}
 	if (r == 0)
 		*ret_offset = slab_offset(lane->view, head);

@@ -262,7 +262,8 @@ static void adopt_dead_orphans(struct lane *lane, bool thorough)
 
 void slab_release_empty(struct lane *lane, bool thorough)
 {
-	(void)span_steal_cached(lane, thorough);
+	if (thorough)
+		(void)span_steal_cached(lane, true);
 	adopt_dead_orphans(lane, thorough);
 	for (unsigned index = 0; index < BIN_COUNT; index++)
 		for (uint32_t i = heap_lane(lane)->bins[index].owned_count; i-- > 0;)
@@ -321,6 +322,7 @@ static bool take_hidden(struct lane *lane, unsigned index, int *ret_error)
 /* No slab is free in the committed arenas: look harder before asking the kernel. */
 static bool take_last_resort(struct lane *lane, unsigned index, int *ret_error)
 {
+	(void)span_steal_cached(lane, false);
 	slab_release_empty(lane, false);
 	if (walk_owned(lane, index, UINT32_MAX) || take_new(lane, index, true, ret_error))
 		return true;

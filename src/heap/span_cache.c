@@ -16,9 +16,6 @@
  */
 #include "heap/span_cache.h"
 
-#include <errno.h>
-#include <string.h>
-
 #include "heap/arena.h"
 #include "heap/heap_lane.h"
 #include "heap/large.h"
@@ -31,21 +28,38 @@ static struct span_cache *cache_of(struct lane *lane)
 	return &heap_lane(lane)->spans;
 }
 
-static void entry_remove(struct span_cache *cache, uint32_t i)
+/* 1 to 8 slabs one by one, then eight classes to each doubling; length <= SPAN_CACHE_SLABS. */
+static unsigned class_of(uint64_t length)
 {
-	uint32_t after = --cache->count - i;
+	unsigned exponent;
 
-	cache->slabs -= cache->length[i];
-	memmove(&cache->length[i], &cache->length[i + 1], after * sizeof(cache->length[0]));
-	memmove(&cache->head[i], &cache->head[i + 1], after * sizeof(cache->head[0]));
-	memmove(&cache->word[i], &cache->word[i + 1], after * sizeof(cache->word[0]));
+	if (length <= 8)
+		return (unsigned)length - 1;
+	exponent = log2_floor(length - 1);
+	return 8 + (exponent - 3) * 8 + ((unsigned)((length - 1) >> (exponent - 3)) & 7);
+}
+
+static struct span_cached entry_remove(struct span_cache *cache, unsigned i)
+{
+	struct span_cached entry = cache->span[i];
+	unsigned class = class_of(entry.length);
+
+	cache->used &= ~(UINT64_C(1) << i);
+	cache->class[class] &= ~(UINT64_C(1) << i);
+	if (cache->class[class] == 0)
+		cache->classes &= ~(UINT64_C(1) << class);
+	cache->slabs -= entry.length;
+	return entry;
 }
 
 static void entry_add(struct span_cache *cache, uint64_t head, uint32_t length, uint64_t word)
 {
-	cache->length[cache->count] = length;
-	cache->head[cache->count] = head;
-	cache->word[cache->count++] = word;
+	unsigned i = lowest_bit(~cache->used), class = class_of(length);
+
+	cache->span[i] = (struct span_cached){word, head, length, ++cache->stamp};
+	cache->used |= UINT64_C(1) << i;
+	cache->class[class] |= UINT64_C(1) << i;
+	cache->classes |= UINT64_C(1) << class;
 	cache->slabs += length;
 }
 
@@ -66,13 +80,26 @@ void span_cache_settle(struct shale_segment *view, uint32_t dead_lane, uint64_t 
 	(void)steal(view, dead_lane, slab, word);
 }
 
-static bool drop_oldest(struct lane *lane)
+static bool drop(struct lane *lane, unsigned i)
+{
+	struct span_cached entry = entry_remove(cache_of(lane), i);
+
+	return steal(lane->view, lane->index, entry.head, entry.word);
+}
+
+static void drop_oldest(struct lane *lane)
 {
 	struct span_cache *cache = cache_of(lane);
-	uint64_t head = cache->head[0], word = cache->word[0];
+	unsigned oldest = lowest_bit(cache->used);
 
-	entry_remove(cache, 0);
-	return steal(lane->view, lane->index, head, word);
+	for (uint64_t rest = cache->used; rest != 0; rest &= rest - 1) {
+		unsigned i = lowest_bit(rest);
+
+		/* the difference is right also when the stamp has gone round */
+		if ((int32_t)(cache->span[i].stamp - cache->span[oldest].stamp) < 0)
+			oldest = i;
+	}
+	(void)drop(lane, oldest);
 }
 
 static bool steal_in_arena(struct lane *lane, uint64_t arena)
@@ -93,8 +120,8 @@ bool span_steal_cached(struct lane *lane, bool all)
 {
 	bool any = false;
 
-	while (cache_of(lane)->count > 0)
-		any |= drop_oldest(lane);
+	while (cache_of(lane)->used != 0)
+		any |= drop(lane, lowest_bit(cache_of(lane)->used));
 	for (uint64_t arena = 0, high = all ? view_arena_high(lane->view) : 0; arena < high;
 	     arena++)
 		if (arena_committed(lane->view, arena))
@@ -108,8 +135,8 @@ static void keep(struct lane *lane, uint64_t head, uint64_t length, uint64_t wor
 {
 	struct span_cache *cache = cache_of(lane);
 
-	while (cache->count == SPAN_CACHE_SPANS || cache->slabs + length > SPAN_CACHE_SLABS)
-		(void)drop_oldest(lane);
+	while (cache->used == UINT64_MAX || cache->slabs + length > SPAN_CACHE_SLABS)
+		drop_oldest(lane);
 	entry_add(cache, head, (uint32_t)length, word);
 }
 
@@ -141,21 +168,35 @@ int span_cache_free(struct lane *lane, uint64_t slab, uint64_t word)
 
 /* -- using again --------------------------------------------------------------------------------- */
 
-/* Index of the entry that fits best, or SPAN_CACHE_SPANS. */
-static uint32_t best_fit(const struct span_cache *cache, uint64_t count, uint64_t step,
+#define NO_SPAN SPAN_CACHE_SPANS
+
+/* The newest of the spans in `slots` that will do, or NO_SPAN. */
+static unsigned newest(const struct span_cache *cache, uint64_t slots, uint64_t count,
+		       uint64_t step)
+{
+	unsigned best = NO_SPAN;
+
+	for (; slots != 0; slots &= slots - 1) {
+		unsigned i = lowest_bit(slots);
+
+		if (cache->span[i].length >= count && cache->span[i].head % step == 0 &&
+		    (best == NO_SPAN ||
+		     (int32_t)(cache->span[i].stamp - cache->span[best].stamp) > 0))
+			best = i;
+	}
+	return best;
+}
+
+/* In the lowest class that has one of `count` slabs at least, up to the class of `longest`. */
+static unsigned best_fit(const struct span_cache *cache, uint64_t count, uint64_t step,
 			 uint64_t longest)
 {
-	uint32_t best = SPAN_CACHE_SPANS;
+	uint64_t classes = cache->classes >> class_of(count) << class_of(count);
+	unsigned last = class_of(longest), best = NO_SPAN;
 
-	for (uint32_t i = 0; i < cache->count; i++) {
-		if (cache->length[i] < count || cache->length[i] > longest ||
-		    cache->head[i] % step != 0)
-			continue;
-		longest = cache->length[i];
-		best = i;
-		if (longest == count)
-			break;
-	}
+	for (; classes != 0 && best == NO_SPAN && lowest_bit(classes) <= last;
+	     classes &= classes - 1)
+		best = newest(cache, cache->class[lowest_bit(classes)], count, step);
 	return best;
 }
 
@@ -181,25 +222,26 @@ static bool take_cut(struct lane *lane, uint64_t head, uint64_t word, uint64_t l
 bool span_cache_take(struct lane *lane, uint64_t count, uint64_t step, bool cut, uint64_t *ret_head)
 {
 	struct span_cache *cache = cache_of(lane);
-	uint64_t span = slab_low(SLAB_SPAN, lane->index, 0);
+	uint64_t low = slab_low(SLAB_SPAN, lane->index, 0);
 	uint64_t longest = cut ? SPAN_CACHE_SLABS : count + count / 4;
-	uint32_t i;
+	bool taken = false;
+	unsigned i;
 
+	if (count > SPAN_CACHE_SLABS)
+		return false;
+	if (longest > SPAN_CACHE_SLABS)
+		longest = SPAN_CACHE_SLABS;
 	/* repeats only for entries that were stolen */
-	while ((i = best_fit(cache, count, step, longest)) < SPAN_CACHE_SPANS) {
-		uint64_t head = cache->head[i], word = cache->word[i], length = cache->length[i];
-		bool taken;
+	while (!taken && (i = best_fit(cache, count, step, longest)) != NO_SPAN) {
+		struct span_cached span = entry_remove(cache, i);
 
-		entry_remove(cache, i);
-		if (cut && length > count)
-			taken = take_cut(lane, head, word, length, count);
+		*ret_head = span.head;
+		if (cut && span.length > count)
+			taken = take_cut(lane, span.head, span.word, span.length, count);
 		else
 			/* pairs: slab.word - as in steal() */
-			taken = cas_acq_rel(slab_word(lane->view, head), &word,
-					    slab_word_next(word, span));
-		*ret_head = head;
-		if (taken)
-			return true;
+			taken = cas_acq_rel(slab_word(lane->view, span.head), &span.word,
+					    slab_word_next(span.word, low));
 	}
-	return false;
+	return taken;
 }
