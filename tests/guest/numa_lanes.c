@@ -159,3 +159,22 @@ TEST_TIMEOUT(numa_lanes, the_last_room_is_anybodys, 60)
 	EXPECT_EQ(shale_check(segment, NULL, NULL), 0);
 	ASSERT_OK(shale_segment_detach(segment));
 }
+
+TEST_TIMEOUT(numa_lanes, the_last_room_for_spans_is_anybodys, 60)
+{
+	static struct worker one, other;
+	struct shale_segment_options options = options_for(SHALE_PAGES_4K, SHALE_PLACE_LOCAL, 0);
+	struct shale_segment *segment = NULL;
+	unsigned first, second;
+
+	need_two_nodes(&first, &second);
+	run_on_node(first);
+	options.capacity_bytes = 8 * MIB;
+	ASSERT_OK(shale_segment_create(&options, &segment));
+	/* 3 MiB of 4, then 4 MiB of one's own and the last one */
+	work_on(&one, segment, first, 12, 256 * 1024);
+	work_on(&other, segment, second, 20, 256 * 1024);
+	EXPECT_EQ(other.spread.pages[first] * 4, other.spread.pages[second]);
+	EXPECT_EQ(shale_check(segment, NULL, NULL), 0);
+	ASSERT_OK(shale_segment_detach(segment));
+}
