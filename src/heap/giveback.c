@@ -348,13 +348,17 @@ int64_t giveback_empty(struct lane *lane, uint64_t keep)
 	return giveback_now(lane, keep, false);
 }
 
-static bool any_returning(struct shale_segment *view)
+/* Is any arena being returned, or purged? A look. */
+static bool any_on_its_way(struct shale_segment *view)
 {
-	for (uint64_t arena = 0, high = view_arena_high(view); arena < high; arena++)
-		/* a look */
-		if ((load_relaxed(&heap_arena(view, arena)->state) & SLAB_STATE_MASK) ==
-		    ARENA_RETURNING)
+	for (uint64_t arena = 0, high = view_arena_high(view); arena < high; arena++) {
+		const struct arena_shm *entry = heap_arena(view, arena);
+
+		/* relaxed: who is refused afterwards was refused by CASes */
+		if ((load_relaxed(&entry->state) & SLAB_STATE_MASK) == ARENA_RETURNING ||
+		    load_relaxed(&entry->lease) != 0)
 			return true;
+	}
 	return false;
 }
 
@@ -363,7 +367,7 @@ bool giveback_settle(struct shale_segment *view)
 	uint32_t nothing = 0;
 	bool any = false;
 
-	for (unsigned tries = 0; tries < SETTLE_TRIES && any_returning(view); tries++) {
+	for (unsigned tries = 0; tries < SETTLE_TRIES && any_on_its_way(view); tries++) {
 		any = true;
 		(void)os_futex_wait(&nothing, 0, OS_FUTEX_ANY, os_clock_ns() + SETTLE_NS);
 	}

@@ -44,8 +44,8 @@ int64_t giveback_empty(struct lane *lane, uint64_t keep);
 void giveback_note_empty(struct shale_segment *view, uint64_t arena);
 
 /*
- * Before somebody is refused memory: waits, for some milliseconds at most, until no arena is on its
- * way to the kernel, where nobody can use it. True if any was.
+ * Before somebody is refused memory: waits, for a tenth of a second at most, until no arena is being
+ * returned or purged, while nobody can use what is free in it. True if any was.
  */
 bool giveback_settle(struct shale_segment *view);
 

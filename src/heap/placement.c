@@ -14,14 +14,12 @@
 #include "heap/placement.h"
 
 #include "heap/arena.h"
+#include "heap/pin.h"
 #include "heap/rank.h"
 #include "heap/slab.h"
 
 /* Mostly used: so many slabs are taken. A huge page for less would mostly hold zeroes. */
 #define COLLAPSE_SLABS 24u
-
-/* What the lease says: as for a purger that has moved no fact. */
-#define LEASE_PUNCHING 2u
 
 /* ---- commit ---------------------------------------------------------------------------------- */
 
@@ -130,7 +128,7 @@ static bool is_candidate(struct shale_segment *view, uint64_t number)
 bool placement_collapse(struct lane *lane, uint64_t number)
 {
 	struct shale_segment *view = lane->view;
-	uint64_t nobody = 0, ours = (uint64_t)lane->index << SLAB_LANE_SHIFT | LEASE_PUNCHING;
+	uint64_t nobody = 0, ours = (uint64_t)lane->index << SLAB_LANE_SHIFT | LEASE_PUNCH;
 	struct arena_shm *arena;
 	bool done = false;
 
@@ -138,10 +136,11 @@ bool placement_collapse(struct lane *lane, uint64_t number)
 	    !is_candidate(view, number))
 		return false;
 	arena = heap_arena(view, number);
+	/* a lease in the phase of a purger that moves no fact; its pins as for one */
 	/* pairs: arena.lease - what the last holder punched is seen. */
 	if (!cas_seq_cst(&arena->lease, &nobody, ours))
 		return false;
-	if (is_candidate(view, number) &&
+	if (!arena_is_pinned(view, number) && is_candidate(view, number) &&
 	    view_collapse_arena(view, view->heap_offset + (number << ARENA_SHIFT)) == 0) {
 		store_relaxed(&arena->page_kind, (uint8_t)SHALE_PAGES_THP); /* a hint */
 		done = true;

@@ -10,8 +10,8 @@
 
 static struct tool_run answer;
 
-static const char *const commands[] = {"doctor", "stat", "check",  "trim",
-				       "numa",   "help", "version"};
+static const char *const commands[] = {"doctor", "stat", "check",  "numa",
+				       "trim",   "help", "version"};
 
 TEST(tool, help_lists_each_command)
 {

@@ -273,7 +273,7 @@ TEST(heap_keeper, punches_through_io_uring_where_it_can)
 	struct shale_segment *segment = heap_segment(128u << 20, SHALE_PAGES_4K);
 	struct shale_segment_figures figures = {.size = sizeof(figures)};
 
-	start(segment, SHALE_KEEPER_URING);
+	start(segment, SHALE_KEEPER_URING | SHALE_KEEPER_NO_PURGE);
 	ASSERT_TRUE(TEST_EVENTUALLY(acts(segment), LIMIT_MS));
 	if (status_of(segment).uring < 0)
 		SKIP("no io_uring: %s", test_errno_name(status_of(segment).uring));
