@@ -330,7 +330,9 @@ static SHALE_COLD int free_any(struct shale_segment *view, struct lane *lane, ui
 		return r;
 	if (!place.bin)
 		return span_cache_free(lane, place.slab, place.word);
-	/* a wiped or fresh lane has own_word 0, which no owned slab matches */
+	/* a thread that only frees is to have the short ways as well; a damaged view it frees in too */
+	(void)heap_setup_lane(lane);
+	/* a lane that could not be set up has own_word 0, which no owned slab matches */
 	if ((place.word & SLAB_OWNER_MASK) == heap_lane(lane)->own_word)
 		return free_local(lane, &place, offset);
 	if (slab_reopen_for_free(lane, &place))
