@@ -50,7 +50,8 @@ struct shale_segment_options {
 	size_t size;
 	uint64_t capacity_bytes; /* heap bytes at most; multiple of 2 MiB after rounding up;
 				    default 64 GiB, range 2 MiB .. 16 TiB; address space, not memory */
-	uint64_t budget_bytes;   /* memory committed at most, metadata included; 0 = capacity */
+	uint64_t budget_bytes;   /* memory committed at most, metadata included; 0 = capacity;
+				    shale_segment_set_budget() changes it */
 	const char *label;       /* for people, at most 31 bytes are kept; default "shale" */
 	enum shale_pages pages;
 	enum shale_placement placement;
@@ -164,6 +165,15 @@ struct shale_segment_figures {
 /* Fills *ret_stat. -EINVAL: its size is unknown. Threads and processes: safe. Since 0.1. */
 SHALE_API int shale_segment_stat(struct shale_segment *segment,
 				 struct shale_segment_figures *ret_stat);
+
+/*
+ * Sets how much memory may be committed at most, metadata included, from now on; 0 means as much as
+ * the capacity needs. Holds for every process; the last call counts. What is committed already stays,
+ * above the budget too. A larger budget wakes those who wait in shale_alloc_wait().
+ * -EINVAL below the least that a segment with such pages needs; -EROFS the view is read-only.
+ * Threads and processes: safe. Since 0.1.
+ */
+SHALE_API int shale_segment_set_budget(struct shale_segment *segment, uint64_t budget_bytes);
 
 /* First byte of the mapping in this process. Threads: safe. Since 0.1. */
 SHALE_API void *shale_segment_base(const struct shale_segment *segment);

@@ -18,6 +18,7 @@
 
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/memory_wait.h"
 #include "heap/slab.h"
 
 static uint64_t arena_word(enum arena_state state, uint32_t lane, uint64_t before)
@@ -222,6 +223,7 @@ void arena_note_free(struct shale_segment *view, uint64_t slab)
 	/* a hint: a lost update costs memory, not truth */
 	if (load_relaxed(&view_hints(view)->arena_free_hint) > arena)
 		store_relaxed(&view_hints(view)->arena_free_hint, arena);
+	memory_freed(view);
 }
 
 /* Arenas below the hint are thought to be full; a freed slab lowers it again. */

@@ -20,6 +20,7 @@
 #include "heap/arena.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/memory_wait.h"
 #include "heap/slab.h"
 
 int arena_decommit(struct shale_segment *view, uint64_t arena)
@@ -125,6 +126,8 @@ int64_t giveback_empty(struct lane *lane, uint64_t keep)
 		returned += r * (int64_t)ARENA_SIZE;
 		have -= (uint64_t)r;
 	}
+	if (returned > 0)
+		memory_freed(segment); /* within the budget there is room again */
 	/* statistics */
 	(void)fetch_add_relaxed(&view_hints(segment)->returned_bytes, (uint64_t)returned);
 	return r < 0 && returned == 0 ? r : returned;

@@ -42,6 +42,7 @@ struct heap_lane {
 	uint64_t own_word;      /* state and lane bits that mark a slab as ours; 0: not set up */
 	uint64_t arena_current; /* where the last free slab was found */
 	uint32_t orphans_swept; /* value of the orphan hint when empty ones were last looked for */
+	uint64_t looked_ns;     /* when it last looked through its slabs because somebody waited */
 	struct heap_bin bins[BIN_COUNT];
 };
 

@@ -26,6 +26,7 @@
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/large.h"
+#include "heap/memory_wait.h"
 #include "heap/publish.h"
 #include "heap/slab.h"
 
@@ -211,6 +212,7 @@ int heap_settle_slabs(struct shale_segment *view, uint32_t lane)
 		settle_arena(view, lane, arena);
 	for (uint64_t slab = 0; slab < high * SLABS_PER_ARENA; slab++)
 		settle_word(view, lane, slab);
+	memory_freed(view);
 	return 0;
 }
 

@@ -18,6 +18,7 @@
 #include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/memory_wait.h"
 #include "segment/recovery.h"
 
 #define WALK_LIMIT 64u /* owned slabs looked at before a new one is taken */
@@ -95,6 +96,7 @@ void slab_remember(struct lane *lane, unsigned index, uint64_t slab)
 	uint32_t room = bin->owned_room ? bin->owned_room * 2 : 8;
 	uint64_t *grown;
 
+	memory_keep_asking(lane->view, slab);
 	if (bin->owned_count == bin->owned_room) {
 		grown = realloc(bin->owned, room * sizeof(*grown));
 		if (!grown)
@@ -198,6 +200,17 @@ static bool release_if_empty(struct lane *lane, unsigned index, uint32_t positio
 	(void)cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, SLAB_FREE));
 	arena_note_free(view, slab);
 	return true;
+}
+
+void slab_release_one(struct lane *lane, unsigned index, uint64_t slab)
+{
+	const struct heap_bin *bin = &heap_lane(lane)->bins[index];
+
+	for (uint32_t i = bin->owned_count; i-- > 0;)
+		if (bin->owned[i] == slab) {
+			(void)release_if_empty(lane, index, i, true);
+			return;
+		}
 }
 
 /* -- orphans --------------------------------------------------------------------------------- */
@@ -326,14 +339,20 @@ static bool take_last_resort(struct lane *lane, unsigned index, int *ret_error)
 	return *ret_error == -ENOMEM && take_hidden(lane, index, ret_error);
 }
 
+/* The current slab has no more. */
+static bool take_other(struct lane *lane, unsigned index, int *ret_error)
+{
+	memory_look(lane);
+	return walk_owned(lane, index, WALK_LIMIT) || adopt_any(lane, index) ||
+	       take_new(lane, index, false, ret_error) || take_last_resort(lane, index, ret_error);
+}
+
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned index, int *ret_error)
 {
 	struct heap_bin *bin = &heap_lane(lane)->bins[index];
 	unsigned first;
 
-	if (!scan_current(lane, index) && !walk_owned(lane, index, WALK_LIMIT) &&
-	    !adopt_any(lane, index) && !take_new(lane, index, false, ret_error) &&
-	    !take_last_resort(lane, index, ret_error))
+	if (!scan_current(lane, index) && !take_other(lane, index, ret_error))
 		return NULL;
 	first = lowest_bit(bin->mask);
 	bin->mask &= bin->mask - 1;

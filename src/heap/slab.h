@@ -84,6 +84,9 @@ void slab_release_empty(struct lane *lane, bool thorough);
 /* Clears shared facts of free blocks, as a cut-off collect may leave them. */
 void slab_normalise(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 
+/* Gives back one slab of the lane if no block of it is live. */
+void slab_release_one(struct lane *lane, unsigned bin, uint64_t slab);
+
 bool slab_is_empty(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 
 /* Adds a slab to the lane's private list. */

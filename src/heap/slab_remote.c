@@ -25,22 +25,33 @@
 #include <errno.h>
 
 #include "heap/heap.h"
+#include "heap/memory_wait.h"
 #include "heap/slab.h"
+
+/* Since its owner's last look nobody else had freed a block there: the owner may wait for this one. */
+static SHALE_COLD void block_freed_first(struct shale_segment *view, uint8_t *hint)
+{
+	store_relaxed(hint, (uint8_t)REMOTE_HINT_CHANGED);
+	memory_freed(view);
+}
 
 int block_free_remote(struct shale_segment *view, const struct block_place *place)
 {
 	uint8_t *hint = slab_remote_hint(view, place->slab);
+	bool first;
 
 	/* we hold the block: nobody else moves its facts, unless this is a double free */
 	if (load_relaxed(place->own) == OWN_FREE || load_relaxed(place->shared) == SHARED_FREED)
 		return -EALREADY;
+	first = load_relaxed(hint) != REMOTE_HINT_CHANGED; /* a hint */
 	/* set before as well: an owner that frees the block again is to look at shared[] */
-	store_relaxed(hint, (uint8_t)1);
+	if (first)
+		store_relaxed(hint, (uint8_t)REMOTE_HINT_CHANGED);
 	/* pairs: slab.shared - our accesses to the block are over. */
 	store_release(place->shared, (uint8_t)SHARED_FREED);
 	/* a hint; a collect in between may have cleared it */
-	if (load_relaxed(hint) == 0)
-		store_relaxed(hint, (uint8_t)1);
+	if (first || load_relaxed(hint) != REMOTE_HINT_CHANGED)
+		block_freed_first(view, hint);
 	if (slab_word_state(place->word) == SLAB_ORPHAN)
 		slab_orphans_changed(view);
 	return 0;
@@ -140,7 +151,7 @@ static bool collect_freed(struct shale_segment *view, uint64_t slab, const struc
 			continue;
 		if (!whole || is_named(names, count, first + (uint64_t)i * bin->size)) {
 			/* come back: its free is not settled yet */
-			store_relaxed(slab_remote_hint(view, slab), (uint8_t)1);
+			store_relaxed(slab_remote_hint(view, slab), (uint8_t)REMOTE_HINT_CHANGED);
 			continue;
 		}
 		store_relaxed(own + i, (uint8_t)OWN_FREE); /* the owner's fact first */
@@ -158,6 +169,7 @@ bool slab_collect_all(struct shale_segment *view, uint64_t slab, const struct bi
 
 	/* the exchange keeps a freer's later store from being overwritten */
 	(void)exchange_acq_rel(slab_remote_hint(view, slab), (uint8_t)0);
+	memory_keep_asking(view, slab);
 	return freed_gather(bin, shared, freed) && collect_freed(view, slab, bin, freed);
 }
 

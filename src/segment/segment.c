@@ -23,7 +23,6 @@
 #include "base/hash.h"
 
 #define OPTIONS_FIRST_SIZE (offsetof(struct shale_segment_options, reason_size) + sizeof(size_t))
-#define LONG_FACTS_SLAB    (LONG_FACTS_ARENA / SLABS_PER_ARENA)
 #define LABEL_DEFAULT      "shale"
 
 static struct reason options_reason(const struct shale_segment_options *options)
@@ -85,14 +84,10 @@ static int check_options(struct shale_segment_options *options)
 	return check_nodes(options, reason);
 }
 
-/* A budget must at least hold the first pages, an arena, and the tables of that arena. */
 static int check_budget(const struct shale_segment_options *options,
 			const struct geometry *geometry, struct reason reason)
 {
-	uint64_t least =
-		geometry_metadata_bytes(geometry, 1, 1) + geometry->page_size +
-		(geometry->page_size > ARENA_SIZE ? geometry->page_size : ARENA_SIZE) +
-		(geometry->page_size > LONG_FACTS_SLAB ? geometry->page_size : LONG_FACTS_SLAB);
+	uint64_t least = geometry_least_budget(geometry);
 
 	if (options->budget_bytes == 0 || options->budget_bytes >= least)
 		return 0;

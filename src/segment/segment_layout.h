@@ -117,11 +117,13 @@ struct header_mutable_shm {
 	/* line 3: an event (shale/wait.h) that a recovered or detached peer wakes */
 	uint32_t peer_event[2];
 	uint64_t reserved3[7];
-	/* line 4: an event that memory which became free wakes; hints for waiters */
+	/* line 4: an event that memory which became free wakes; the budget */
 	uint32_t memory_event[2];
 	uint32_t keeper; /* hint: peer whose keeper gives memory back */
 	uint32_t reserved4;
-	uint64_t reserved5[6];
+	uint64_t budget_bytes; /* committed bytes at most; 0: as in the immutable half */
+	uint64_t wanted_ns;    /* until then somebody wants memory (heap/alloc_wait.c); 0: nobody */
+	uint64_t reserved5[4];
 	/* lines 5 and 6: the top of the ranks: bit i of [c]: a run of 2^18 arenas has one of class c */
 	uint64_t rank_top[8];
 	uint64_t node_top[8];

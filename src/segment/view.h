@@ -48,7 +48,7 @@ struct shale_segment {
 	uint64_t peers_offset;
 	uint64_t roots_offset;
 	uint32_t arena_count;
-	uint64_t budget_bytes;
+	uint64_t budget_bytes; /* as created: view_budget() */
 	uint64_t hash_seed;
 	struct header_shm header; /* the checked copy, for statistics */
 	/* identity of the file */
@@ -151,6 +151,17 @@ int view_commit(struct shale_segment *view, uint64_t offset, uint64_t size);
  * once may pass the budget by one commit each.
  */
 bool view_budget_allows(struct shale_segment *view, uint64_t extra_bytes);
+
+/* The budget as it is now: the last one set, never more than the file. */
+static inline uint64_t view_budget(const struct shale_segment *view)
+{
+	/* pairs: event.announce - who raises it wakes those who wait for memory afterwards. */
+	uint64_t budget = load_acquire(&view_hints(view)->budget_bytes);
+
+	if (budget == 0)
+		return view->budget_bytes;
+	return budget > view->file_size ? view->file_size : budget;
+}
 
 /* Bytes of header, roots, peers, lanes, arena table and short facts committed now (whole pages). */
 uint64_t view_metadata_bytes(const struct shale_segment *view);

@@ -69,6 +69,8 @@ TEST(segment_layout, header_mutable_shm)
 	FIELD(header_mutable_shm, reserved3, 200, 56);
 	FIELD(header_mutable_shm, memory_event, 256, 8);
 	FIELD(header_mutable_shm, keeper, 264, 4);
+	FIELD(header_mutable_shm, budget_bytes, 272, 8);
+	FIELD(header_mutable_shm, wanted_ns, 280, 8);
 	FIELD(header_mutable_shm, rank_top, 320, 64);
 	FIELD(header_mutable_shm, node_top, 384, 64);
 	FIELD(header_mutable_shm, purged_bytes, 448, 8);

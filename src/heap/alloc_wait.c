@@ -1,0 +1,238 @@
+/*
+ * alloc_wait.c - sleeping until there is memory, and what those who free owe the sleepers.
+ *
+ *   waiter                                     owner of a slab, freeing a block of it
+ *   w1  wanted_ns = now + 1 s; mark the event  f1  own[i] = 0
+ *   w2  remote_hint = WANTED in every slab     f2  a hint of the slab?  (they are loaded anyway)
+ *       that another lane owns                     no: done, the fast path
+ *                                              f3  wanted_ns past? done
+ *   w3  try to allocate                        f4  nothing lives in the slab: FREE, and wake
+ *   w4  sleep
+ *
+ * A slab of somebody else's in which nothing lives is no use to the waiter before f4: only its owner
+ * can let go of it. What must not happen is that an owner which goes on freeing passes by. f2 comes
+ * after f1, so a free that was stopped anywhere before f2 looks when it goes on. A free whose f2 came
+ * before w2 was over when the waiter came; if it emptied a slab, that stays with its owner until the
+ * owner's next free, or its next allocation that is not served by the lane's caches: memory_look().
+ *
+ * The hint lasts while anybody waits: who takes a slab, or clears its hint in a collect, looks at
+ * wanted_ns and sets it again (memory_keep_asking). wanted_ns is no count that a killed waiter would
+ * leave raised, and is not cleared by a wake: frees go on to look while the waiter that was woken
+ * finds that it needs still more. Each waiter renews it at w1; a second later it is over.
+ *
+ * Wakes, all on slow paths: a slab or span became FREE, an arena's bytes went back to the kernel, the
+ * budget grew, a dead lane's slabs were settled, a remote free was the first in its slab since the
+ * owner looked.
+ *
+ * Owner:     the event belongs to nobody; remote_hint and wanted_ns are hints that anybody may set.
+ * Progress:  blocks, but in slices: after each the waiter recovers the dead and tries again, so a
+ *            freer that was killed before its wake delays it by one slice.
+ * Ordering:  memory.wanted above; event.announce for the wakes.
+ * Lifetime:  the event is in the header page, which is never given back.
+ * Death:     of a waiter: the mark stays for the next waker, wanted_ns for a second, a hint for the next
+ *            collect. Of a freer: as above. A stopped owner holds back the slabs that it owns.
+ */
+#include "heap/memory_wait.h"
+
+#include <errno.h>
+
+#include <shale/heap.h>
+
+#include "heap/heap.h"
+#include "heap/heap_lane.h"
+#include "heap/size_class.h"
+#include "segment/geometry.h"
+#include "segment/recovery.h"
+
+#define SLICE_NS UINT64_C(100000000) /* between two looks at the dead */
+#define LOOK_NS  UINT64_C(10000000)  /* between two looks of one lane through all of its slabs */
+#define WANTED_NS \
+	UINT64_C(1000000000) /* so long frees look out after a waiter's last sign of life */
+
+/* -- those who free -------------------------------------------------------------------------- */
+
+static bool block_lives(const struct bin_info *bin, const uint8_t *own, uint32_t i)
+{
+	/* we own the slab; a remote free that comes now finds the mark and wakes */
+	return load_relaxed(own + i) != OWN_FREE &&
+	       load_relaxed(own + bin->facts_half + i) != SHARED_FREED;
+}
+
+/* A block known to live makes the answer cheap: from there on, round once. */
+static bool slab_looks_dead(const struct shale_segment *view, uint64_t slab,
+			    const struct bin_info *bin)
+{
+	uint16_t *witness = &slab_arena(view, slab)->witness[slab % SLABS_PER_ARENA];
+	const uint8_t *own = slab_own_facts(view, bin, slab);
+	uint32_t first = load_relaxed(witness); /* a hint */
+
+	for (uint32_t n = 0; n < bin->count; n++) {
+		uint32_t i = (first + n) % bin->count;
+
+		if (!block_lives(bin, own, i))
+			continue;
+		if (n != 0)
+			store_relaxed(witness, (uint16_t)i); /* a hint */
+		return false;
+	}
+	return true;
+}
+
+/* The word is not cleared by who leaves, others may wait; it expires. */
+static bool wanted_at(const struct shale_segment *view, uint64_t now)
+{
+	uint64_t *word = &view_hints(view)->wanted_ns;
+	uint64_t until = load_relaxed(word); /* a hint */
+
+	if (until == 0 || (now < until && until - now <= WANTED_NS))
+		return until != 0;
+	(void)cas_relaxed(word, &until, UINT64_C(0)); /* fails if somebody has come meanwhile */
+	return false;
+}
+
+SHALE_COLD void memory_local_free(struct lane *lane, unsigned index, uint64_t slab)
+{
+	if (!memory_wanted(lane->view) || !wanted_at(lane->view, os_clock_ns()))
+		return;
+	if (slab_looks_dead(lane->view, slab, &bin_table[index]))
+		slab_release_one(lane, index, slab);
+	memory_look(lane);
+}
+
+SHALE_COLD void memory_look(struct lane *lane)
+{
+	struct heap_lane *heap = heap_lane(lane);
+	uint64_t now = memory_wanted(lane->view) ? os_clock_ns() : 0;
+
+	if (now - heap->looked_ns < LOOK_NS || !wanted_at(lane->view, now))
+		return;
+	heap->looked_ns = now;
+	slab_release_empty(lane, false);
+}
+
+/* -- those who wait -------------------------------------------------------------------------- */
+
+/* Is the slab in the hands of another lane, which may free its last block without a look? */
+static bool slab_is_anothers(uint64_t word, uint32_t lane)
+{
+	enum slab_state state = slab_word_state(word);
+
+	return (state == SLAB_OWNED || state == SLAB_PARKED) && slab_word_lane(word) != lane;
+}
+
+/* w2: makes the owners' frees look. */
+static void ask_owners(const struct shale_segment *view, uint32_t lane)
+{
+	uint64_t slabs = (uint64_t)view_arena_high(view) * SLABS_PER_ARENA;
+
+	for (uint64_t slab = 0; slab < slabs; slab++) {
+		uint8_t none = 0;
+
+		/* pairs: memory.wanted - who takes the slab later looks at our word. */
+		if (!slab_is_anothers(load_seq_cst(slab_word(view, slab)), lane))
+			continue;
+		/* relaxed: a hint, which a freer's own replaces */
+		(void)cas_relaxed(slab_remote_hint(view, slab), &none, (uint8_t)REMOTE_HINT_WANTED);
+	}
+}
+
+/* Lanes whose thread has ended belong to nobody: their empty slabs are found by us. */
+static void look_into_idle_lanes(struct shale_segment *view)
+{
+	pthread_mutex_lock(&view->attachment->lock);
+	for (struct lane *lane = view->parked; lane; lane = lane->next_parked)
+		if (lane->index != 0 && heap_lane(lane)->own_word != 0)
+			slab_release_empty(lane, true);
+	pthread_mutex_unlock(&view->attachment->lock);
+}
+
+/* w1 and w2; the ticket. */
+static uint32_t announce(struct shale_segment *view)
+{
+	struct lane *lane = lane_peek(view);
+	uint32_t ticket;
+
+	/* pairs: memory.wanted - before the hints, and before the slabs are looked at. */
+	store_seq_cst(&view_hints(view)->wanted_ns, os_clock_ns() + WANTED_NS);
+	ticket = shale_event_prepare(memory_event(view));
+	ask_owners(view, lane ? lane->index : 0);
+	look_into_idle_lanes(view);
+	return ticket;
+}
+
+/* 0 woken, or a slice has passed; -ETIMEDOUT, -EINTR. */
+static int wait_slice(struct shale_segment *view, uint32_t ticket, uint64_t deadline)
+{
+	uint64_t now = os_clock_ns(), slice = now + SLICE_NS;
+	int r;
+
+	/* before the wait: those who wake all the time must not keep us beyond the deadline */
+	if (now >= deadline)
+		return -ETIMEDOUT;
+	if (deadline <= slice)
+		return shale_event_wait(memory_event(view), ticket, deadline);
+	r = shale_event_wait(memory_event(view), ticket, slice);
+	if (r != -ETIMEDOUT)
+		return r;
+	(void)recovery_run(view);
+	return 0;
+}
+
+/* Could it fit into a segment with nothing else in it, and the budget as it is now? */
+static bool may_fit(const struct shale_segment *view, size_t size)
+{
+	struct geometry geometry = geometry_of_view(view);
+	uint64_t bytes, arenas;
+
+	if (size > view->capacity_bytes)
+		return false;
+	bytes = size > BIN_SIZE_MAX ? round_up(size, SLAB_SIZE) : SLAB_SIZE;
+	arenas = round_up(bytes, ARENA_SIZE) / ARENA_SIZE;
+	return arenas * ARENA_SIZE + geometry_metadata_bytes(&geometry, 1, (uint32_t)arenas) <=
+	       view_budget(view);
+}
+
+void *shale_alloc_wait(struct shale_segment *segment, size_t size, uint64_t deadline_ns)
+{
+	void *block = shale_alloc(segment, size);
+	uint32_t ticket;
+	int r = 0;
+
+	if (block || errno != ENOMEM || !may_fit(segment, size))
+		return block;
+	if (deadline_ns == SHALE_NO_WAIT)
+		r = -ETIMEDOUT;
+	while (r == 0) {
+		ticket = announce(segment);
+		block = shale_alloc(segment, size);
+		if (block || errno != ENOMEM || !may_fit(segment, size)) {
+			shale_event_cancel(memory_event(segment), ticket);
+			return block;
+		}
+		r = wait_slice(segment, ticket, deadline_ns);
+	}
+	/* a freer killed before its wake has freed all the same */
+	if (r == -ETIMEDOUT && deadline_ns != SHALE_NO_WAIT)
+		block = shale_alloc(segment, size);
+	if (!block)
+		errno = -r;
+	return block;
+}
+
+/* -- the budget ---------------------------------------------------------------------------------- */
+
+int shale_segment_set_budget(struct shale_segment *segment, uint64_t budget_bytes)
+{
+	struct geometry geometry = geometry_of_view(segment);
+
+	if (segment->read_only)
+		return -EROFS;
+	if (budget_bytes == 0 || budget_bytes > segment->file_size)
+		budget_bytes = segment->file_size;
+	if (budget_bytes < geometry_least_budget(&geometry))
+		return -EINVAL;
+	/* pairs: event.announce - stored before the mark is looked at. */
+	store_release(&view_hints(segment)->budget_bytes, budget_bytes);
+	memory_freed(segment);
+	return 0;
+}
