@@ -44,10 +44,11 @@
 #include "segment/geometry.h"
 #include "segment/recovery.h"
 
-#define SLICE_NS UINT64_C(100000000) /* between two looks at the dead */
-#define LOOK_NS  UINT64_C(10000000)  /* between two looks of one lane through all of its slabs */
+#define LOOK_NS UINT64_C(10000000) /* between two looks of one lane through all of its slabs */
 #define WANTED_NS \
 	UINT64_C(1000000000) /* so long frees look out after a waiter's last sign of life */
+
+uint64_t memory_slice_ns = 100000000;
 
 /* -- those who free -------------------------------------------------------------------------- */
 
@@ -163,7 +164,7 @@ static uint32_t announce(struct shale_segment *view)
 /* 0 woken, or a slice has passed; -ETIMEDOUT, -EINTR. */
 static int wait_slice(struct shale_segment *view, uint32_t ticket, uint64_t deadline)
 {
-	uint64_t now = os_clock_ns(), slice = now + SLICE_NS;
+	uint64_t now = os_clock_ns(), slice = now + memory_slice_ns;
 	int r;
 
 	/* before the wait: those who wake all the time must not keep us beyond the deadline */

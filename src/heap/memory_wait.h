@@ -17,6 +17,9 @@
 #include "segment/view.h"
 #include "sync/event.h"
 
+/* So long a waiter sleeps before it looks after the dead; tests that count on wakes raise it. */
+extern uint64_t memory_slice_ns __attribute__((visibility("hidden")));
+
 static inline struct shale_event *memory_event(const struct shale_segment *view)
 {
 	return (struct shale_event *)(void *)view_hints(view)->memory_event;

@@ -12,11 +12,15 @@
 #include <shale/wait.h>
 
 #include "heaps.h"
+#include "heap/memory_wait.h"
 #include "segment/view.h"
 #include "step.h"
 #include "sync/event.h"
 
 enum { SLAB = 65536, HALF = 30000 };
+
+/* The waiter does not look by itself: what is not woken is lost. */
+#define ONLY_WAKES UINT64_C(60000000000)
 
 struct shared {
 	uint32_t go;     /* the waiter may begin */
@@ -84,11 +88,13 @@ static void make_scene(struct world *w, bool owns)
 
 static void make(void *context)
 {
+	memory_slice_ns = ONLY_WAKES;
 	make_scene(context, false);
 }
 
 static void make_owning(void *context)
 {
+	memory_slice_ns = ONLY_WAKES;
 	make_scene(context, true);
 }
 
@@ -96,7 +102,7 @@ static void make_owning(void *context)
 static void let_it_wait(void *context)
 {
 	struct world *w = context;
-	struct shale_event *event = (void *)view_hints(w->segment)->memory_event;
+	struct shale_event *event = memory_event(w->segment);
 
 	store_release(&w->shared->go, 1u);
 	while ((load_acquire(event_word(event)) & EVENT_MARK) == 0 &&
