@@ -2,35 +2,34 @@
  * alloc_wait.c - sleeping until there is memory, and what those who free owe the sleepers.
  *
  *   waiter                                     owner of a slab, freeing a block of it
- *   w1  wanted_ns = now + 1 s; mark the event  f1  own[i] = 0
- *   w2  remote_hint = WANTED in every slab     f2  a hint of the slab?  (they are loaded anyway)
- *       that another lane owns                     no: done, the fast path
- *                                              f3  wanted_ns past? done
- *   w3  try to allocate                        f4  nothing lives in the slab: FREE, and wake
- *   w4  sleep
+ *   w1  wanted_ns = now + 1 s                  f1  own[i] = 0
+ *   w2  mark the event                         f2  into a cache: done, the fast path
+ *   w3  try to allocate                        f3  wanted_ns past? done
+ *   w4  sleep                                  f4  nothing lives in the slab: FREE, and wake
  *
  * A slab of somebody else's in which nothing lives is no use to the waiter before f4: only its owner
- * can let go of it. What must not happen is that an owner which goes on freeing passes by. f2 comes
- * after f1, so a free that was stopped anywhere before f2 looks when it goes on. A free whose f2 came
- * before w2 was over when the waiter came; if it emptied a slab, that stays with its owner until the
- * owner's next free, or its next allocation that is not served by the lane's caches: memory_look().
+ * can let go of it. While wanted_ns says so, each free that goes past the caches asks whether it was
+ * the last of its slab, and each allocation and free that leaves the fast path looks through all of
+ * the lane's slabs, ten milliseconds after the last such look at the earliest (memory_look). So an
+ * owner holds back what it has freed into its caches until the first of its calls that they do not
+ * serve, and no other.
  *
- * The hint lasts while anybody waits: who takes a slab, or clears its hint in a collect, looks at
- * wanted_ns and sets it again (memory_keep_asking). wanted_ns is no count that a killed waiter would
- * leave raised, and is not cleared by a wake: frees go on to look while the waiter that was woken
- * finds that it needs still more. Each waiter renews it at w1; a second later it is over.
+ * wanted_ns is no count that a killed waiter would leave raised, and a wake does not clear it: frees
+ * go on to look while the waiter that was woken finds that it needs still more. Each waiter renews it
+ * at w1; a second after the last one it is over.
  *
  * Wakes, all on slow paths: a slab or span became FREE, an arena's bytes went back to the kernel, the
  * budget grew, a dead lane's slabs were settled, a remote free was the first in its slab since the
  * owner looked.
  *
- * Owner:     the event belongs to nobody; remote_hint and wanted_ns are hints that anybody may set.
+ * Owner:     the event belongs to nobody; wanted_ns is a hint that anybody may set.
  * Progress:  blocks, but in slices: after each the waiter recovers the dead and tries again, so a
  *            freer that was killed before its wake delays it by one slice.
- * Ordering:  memory.wanted above; event.announce for the wakes.
+ * Ordering:  event.announce for the wakes. wanted_ns orders nothing: a free that misses it was over
+ *            before the waiter came.
  * Lifetime:  the event is in the header page, which is never given back.
- * Death:     of a waiter: the mark stays for the next waker, wanted_ns for a second, a hint for the next
- *            collect. Of a freer: as above. A stopped owner holds back the slabs that it owns.
+ * Death:     of a waiter: the mark stays for the next waker, wanted_ns for a second. Of a freer: as
+ *            above. A stopped owner holds back the slabs that it owns.
  */
 #include "heap/memory_wait.h"
 
@@ -93,7 +92,7 @@ static bool wanted_at(const struct shale_segment *view, uint64_t now)
 
 SHALE_COLD void memory_local_free(struct lane *lane, unsigned index, uint64_t slab)
 {
-	if (!memory_wanted(lane->view) || !wanted_at(lane->view, os_clock_ns()))
+	if (!wanted_at(lane->view, os_clock_ns()))
 		return;
 	if (slab_looks_dead(lane->view, slab, &bin_table[index]))
 		slab_release_one(lane, index, slab);
@@ -113,30 +112,6 @@ SHALE_COLD void memory_look(struct lane *lane)
 
 /* -- those who wait -------------------------------------------------------------------------- */
 
-/* Is the slab in the hands of another lane, which may free its last block without a look? */
-static bool slab_is_anothers(uint64_t word, uint32_t lane)
-{
-	enum slab_state state = slab_word_state(word);
-
-	return (state == SLAB_OWNED || state == SLAB_PARKED) && slab_word_lane(word) != lane;
-}
-
-/* w2: makes the owners' frees look. */
-static void ask_owners(const struct shale_segment *view, uint32_t lane)
-{
-	uint64_t slabs = (uint64_t)view_arena_high(view) * SLABS_PER_ARENA;
-
-	for (uint64_t slab = 0; slab < slabs; slab++) {
-		uint8_t none = 0;
-
-		/* pairs: memory.wanted - who takes the slab later looks at our word. */
-		if (!slab_is_anothers(load_seq_cst(slab_word(view, slab)), lane))
-			continue;
-		/* relaxed: a hint, which a freer's own replaces */
-		(void)cas_relaxed(slab_remote_hint(view, slab), &none, (uint8_t)REMOTE_HINT_WANTED);
-	}
-}
-
 /* Lanes whose thread has ended belong to nobody: their empty slabs are found by us. */
 static void look_into_idle_lanes(struct shale_segment *view)
 {
@@ -147,16 +122,14 @@ static void look_into_idle_lanes(struct shale_segment *view)
 	pthread_mutex_unlock(&view->attachment->lock);
 }
 
-/* w1 and w2; the ticket. */
+/* w1 and w2: the ticket. */
 static uint32_t announce(struct shale_segment *view)
 {
-	struct lane *lane = lane_peek(view);
 	uint32_t ticket;
 
-	/* pairs: memory.wanted - before the hints, and before the slabs are looked at. */
-	store_seq_cst(&view_hints(view)->wanted_ns, os_clock_ns() + WANTED_NS);
+	/* relaxed: a hint; the mark below is what no waker may miss */
+	store_relaxed(&view_hints(view)->wanted_ns, os_clock_ns() + WANTED_NS);
 	ticket = shale_event_prepare(memory_event(view));
-	ask_owners(view, lane ? lane->index : 0);
 	look_into_idle_lanes(view);
 	return ticket;
 }

@@ -155,66 +155,52 @@ void *shale_alloc_zeroed(struct shale_segment *segment, size_t size)
 
 /* -- free ------------------------------------------------------------------------- */
 
-/* Keeps the block for the next allocation of its bin, or notes that a scan will find it. */
-static inline void keep_freed(struct lane *lane, const struct block_place *place, uint64_t offset)
-{
-	const struct shale_segment *view = lane->view;
-	struct heap_bin *bin = &heap_lane(lane)->bins[slab_word_bin(place->word)];
-	uint8_t *hint;
-
-	if (likely(bin->lifo_count < HEAP_LIFO)) {
-		bin->lifo[bin->lifo_count].block = view_at(view, offset);
-		bin->lifo[bin->lifo_count++].own = place->own;
-		return;
-	}
-	hint = slab_local_hint(view, place->slab);
-	/* written by this lane alone; read first to keep the line clean */
-	if (load_relaxed(hint) == 0)
-		store_relaxed(hint, (uint8_t)1);
-}
-
-/*
- * The owner has freed a block of a slab in which somebody else has changed shared[], or somebody
- * waits for memory. `before` is what own[i] was.
- */
-static SHALE_COLD int free_local_noted(struct lane *lane, const struct block_place *place,
-				       uint64_t offset, uint8_t before)
+/* The owner frees a block of a slab in which somebody else has changed shared[]. */
+static SHALE_COLD int free_local_shared(const struct block_place *place)
 {
 	/* pairs: slab.shared - a freer's store is seen here or by a collect later. */
 	uint8_t fact = load_acquire(place->shared);
 
-	if (fact == SHARED_FREED) {
-		/* freed by somebody else already, and not collected: as it was */
-		store_relaxed(place->own, before);
+	if (fact == SHARED_FREED)
 		return -EALREADY;
-	}
-	if (fact != SHARED_NONE)
+	if (fact != SHARED_NONE) {
 		/* an old "published" must not pass to the next holder; we hold the block now */
 		store_relaxed(place->shared, (uint8_t)SHARED_NONE);
-	keep_freed(lane, place, offset);
-	memory_local_free(lane, slab_word_bin(place->word), place->slab);
+		order_for_death();
+	}
 	return 0;
 }
 
 static inline int free_local(struct lane *lane, const struct block_place *place, uint64_t offset)
 {
 	const struct shale_segment *view = lane->view;
-	/* only this lane writes own[] of its slabs */
-	uint8_t before = load_relaxed(place->own);
+	struct heap_bin *bin = &heap_lane(lane)->bins[slab_word_bin(place->word)];
+	uint8_t *hint;
 
-	if (unlikely(before == OWN_FREE))
+	/* only this lane writes own[] of its slabs */
+	if (unlikely(load_relaxed(place->own) == OWN_FREE))
 		return -EALREADY;
-	/*
-	 * One store: before it the block is live, after it free. The hints are read after it: see
-	 * alloc_wait.c.
-	 */
-	store_relaxed(place->own, (uint8_t)OWN_FREE);
-	order_for_death();
-	/* both are hints */
+	/* a hint that comes too late belongs to a free that is itself a double free */
 	if (unlikely((load_relaxed(slab_remote_hint(view, place->slab)) |
-		      load_relaxed(slab_publish_hint(view, place->slab))) != 0))
-		return free_local_noted(lane, place, offset, before);
-	keep_freed(lane, place, offset);
+		      load_relaxed(slab_publish_hint(view, place->slab))) != 0)) {
+		int r = free_local_shared(place);
+
+		if (r < 0)
+			return r;
+	}
+	/* one store: before it the block is live, after it free */
+	store_relaxed(place->own, (uint8_t)OWN_FREE);
+	if (likely(bin->lifo_count < HEAP_LIFO)) {
+		bin->lifo[bin->lifo_count].block = view_at(view, offset);
+		bin->lifo[bin->lifo_count++].own = place->own;
+		return 0;
+	}
+	hint = slab_local_hint(view, place->slab);
+	/* written by this lane alone; read first to keep the line clean */
+	if (load_relaxed(hint) == 0)
+		store_relaxed(hint, (uint8_t)1);
+	if (unlikely(memory_wanted(view)))
+		memory_local_free(lane, slab_word_bin(place->word), place->slab);
 	return 0;
 }
 

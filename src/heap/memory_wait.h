@@ -1,9 +1,8 @@
 /*
  * memory_wait.h - threads that sleep until memory becomes free, seen from those who free it.
  *
- * The event lies in the header page (memory_event). Everything here is on slow paths: the fast path
- * of a free learns of a waiter by the remote hint of the slab, which it loads anyway. The rules are
- * in alloc_wait.c.
+ * The event lies in the header page (memory_event). Everything here is on slow paths: what a
+ * lane's caches serve does not look. The rules are in alloc_wait.c.
  */
 #ifndef SHALE_HEAP_MEMORY_WAIT_H
 #define SHALE_HEAP_MEMORY_WAIT_H
@@ -28,7 +27,7 @@ static inline struct shale_event *memory_event(const struct shale_segment *view)
 /* Does anybody want memory, or has lately? A hint that expires: memory_local_free() clears it. */
 static inline bool memory_wanted(const struct shale_segment *view)
 {
-	/* relaxed: behind a fence or a barrier, see the callers */
+	/* relaxed: who misses a waiter that is just coming was earlier than it */
 	return load_relaxed(&view_hints(view)->wanted_ns) != 0;
 }
 
@@ -39,22 +38,8 @@ static inline void memory_freed(const struct shale_segment *view)
 }
 
 /*
- * A lane has taken a slab, or has looked through it and cleared its remote hint: while anybody waits,
- * the hint stays, so that each local free in the slab asks whether it was the last.
- */
-static inline void memory_keep_asking(const struct shale_segment *view, uint64_t slab)
-{
-	uint8_t *hint = slab_remote_hint(view, slab), none = 0;
-
-	/* pairs: memory.wanted - a waiter says so, then sets the hints of the slabs it finds. */
-	fence_seq_cst();
-	if (memory_wanted(view))
-		(void)cas_relaxed(hint, &none, (uint8_t)REMOTE_HINT_WANTED); /* a freer's 1 stays */
-}
-
-/*
- * The rare half of a local free: somebody waits for memory, and a block of the lane's own slab has
- * just been freed. Gives the slab back if nothing lives in it.
+ * A block of the lane's own slab has just been freed, not into a cache, and memory_wanted() says yes:
+ * gives the slab back if nothing lives in it.
  */
 void memory_local_free(struct lane *lane, unsigned bin, uint64_t slab);
 

@@ -96,7 +96,6 @@ void slab_remember(struct lane *lane, unsigned index, uint64_t slab)
 	uint32_t room = bin->owned_room ? bin->owned_room * 2 : 8;
 	uint64_t *grown;
 
-	memory_keep_asking(lane->view, slab);
 	if (bin->owned_count == bin->owned_room) {
 		grown = realloc(bin->owned, room * sizeof(*grown));
 		if (!grown)

@@ -70,8 +70,6 @@ enum slab_state {
 
 enum own_fact { OWN_FREE = 0, OWN_ALLOCATED = 1, OWN_PUBLISHED = 3 };
 enum shared_fact { SHARED_NONE = 0, SHARED_PUBLISHED = 1, SHARED_FREED = 2 };
-/* remote_hint: a free or publish by someone else; or somebody waits for memory (alloc_wait.c). */
-enum remote_hint { REMOTE_HINT_NONE = 0, REMOTE_HINT_CHANGED = 1, REMOTE_HINT_WANTED = 2 };
 
 /* Arena state word: bits 0..3 state, bits 12..23 lane, bits 32..63 generation. */
 enum arena_state { ARENA_NONE = 0, ARENA_COMMITTING = 1, ARENA_COMMITTED = 2, ARENA_RETURNING = 3 };

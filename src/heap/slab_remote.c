@@ -31,7 +31,7 @@
 /* Since its owner's last look nobody else had freed a block there: the owner may wait for this one. */
 static SHALE_COLD void block_freed_first(struct shale_segment *view, uint8_t *hint)
 {
-	store_relaxed(hint, (uint8_t)REMOTE_HINT_CHANGED);
+	store_relaxed(hint, (uint8_t)1);
 	memory_freed(view);
 }
 
@@ -43,14 +43,14 @@ int block_free_remote(struct shale_segment *view, const struct block_place *plac
 	/* we hold the block: nobody else moves its facts, unless this is a double free */
 	if (load_relaxed(place->own) == OWN_FREE || load_relaxed(place->shared) == SHARED_FREED)
 		return -EALREADY;
-	first = load_relaxed(hint) != REMOTE_HINT_CHANGED; /* a hint */
+	first = load_relaxed(hint) == 0; /* a hint */
 	/* set before as well: an owner that frees the block again is to look at shared[] */
 	if (first)
-		store_relaxed(hint, (uint8_t)REMOTE_HINT_CHANGED);
+		store_relaxed(hint, (uint8_t)1);
 	/* pairs: slab.shared - our accesses to the block are over. */
 	store_release(place->shared, (uint8_t)SHARED_FREED);
 	/* a hint; a collect in between may have cleared it */
-	if (first || load_relaxed(hint) != REMOTE_HINT_CHANGED)
+	if (first || load_relaxed(hint) == 0)
 		block_freed_first(view, hint);
 	if (slab_word_state(place->word) == SLAB_ORPHAN)
 		slab_orphans_changed(view);
@@ -151,7 +151,7 @@ static bool collect_freed(struct shale_segment *view, uint64_t slab, const struc
 			continue;
 		if (!whole || is_named(names, count, first + (uint64_t)i * bin->size)) {
 			/* come back: its free is not settled yet */
-			store_relaxed(slab_remote_hint(view, slab), (uint8_t)REMOTE_HINT_CHANGED);
+			store_relaxed(slab_remote_hint(view, slab), (uint8_t)1);
 			continue;
 		}
 		store_relaxed(own + i, (uint8_t)OWN_FREE); /* the owner's fact first */
@@ -169,7 +169,6 @@ bool slab_collect_all(struct shale_segment *view, uint64_t slab, const struct bi
 
 	/* the exchange keeps a freer's later store from being overwritten */
 	(void)exchange_acq_rel(slab_remote_hint(view, slab), (uint8_t)0);
-	memory_keep_asking(view, slab);
 	return freed_gather(bin, shared, freed) && collect_freed(view, slab, bin, freed);
 }
 

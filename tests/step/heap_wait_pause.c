@@ -35,7 +35,7 @@ struct world {
 	struct shale_segment *segment;
 	struct shared *shared;
 	void *block; /* the last one of its slab */
-	void *other; /* of another slab of the victim's */
+	void *other; /* keeps the victim's other slab */
 };
 
 static struct world world;
@@ -111,13 +111,25 @@ static void let_it_wait(void *context)
 	usleep(500);
 }
 
+/* Allocates a slab's worth and frees it but for the first blocks: more than the caches hold. */
+static void *warm(struct world *w, unsigned size, unsigned keep)
+{
+	void *blocks[SLAB / 64];
+
+	for (unsigned i = 0; i < SLAB / size; i++)
+		blocks[i] = shale_alloc(w->segment, size);
+	for (unsigned i = keep; i < SLAB / size; i++)
+		ASSERT_OK(shale_free(w->segment, blocks[i]));
+	ASSERT_NOT_NULL(blocks[0]);
+	return blocks[0];
+}
+
 static void fill_two_slabs(void *context)
 {
 	struct world *w = context;
 
-	w->other = shale_alloc(w->segment, 64);
-	w->block = shale_alloc(w->segment, HALF);
-	ASSERT_TRUE(w->other && w->block);
+	w->other = warm(w, 512, 2);
+	w->block = warm(w, 1024, 1);
 	ASSERT_NULL(shale_alloc(w->segment, SLAB));
 }
 
@@ -135,7 +147,6 @@ static void find_theirs(void *context)
 	struct world *w = context;
 
 	w->block = shale_ptr(w->segment, (shale_ref){w->shared->theirs}, 1);
-	w->other = NULL;
 	/* the lane is there */
 	(void)shale_free(w->segment, shale_alloc(w->segment, 16));
 }
@@ -147,15 +158,15 @@ static void do_free(void *context)
 	(void)shale_free(w->segment, w->block);
 }
 
-static void free_other(void *context)
+static void call_again(void *context)
 {
 	struct world *w = context;
 
 	if (TEST_EVENTUALLY(load_acquire(&w->shared->served) != 0, 400))
 		return;
 	store_release(&w->shared->calls, 1u);
-	if (w->other)
-		(void)shale_free(w->segment, w->other);
+	/* one that the caches do not serve, and that takes no slab */
+	(void)shale_free(w->segment, w->other);
 }
 
 /* 0: served by the free alone; 1: by the victim's next call. */
@@ -181,7 +192,7 @@ static struct step_result run_pause(struct step_case step)
 
 	step.name = "free while somebody comes to wait";
 	step.operation = do_free;
-	step.after = free_other;
+	step.after = call_again;
 	step.rival = let_it_wait;
 	step.check = judge;
 	step.ctx = &world;
