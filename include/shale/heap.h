@@ -31,6 +31,45 @@ extern "C" {
 SHALE_API void *shale_alloc(struct shale_segment *segment, size_t size);
 
 /*
+ * The size classes of blocks up to SHALE_CLASS_BYTES_MAX bytes: 16 to 128 bytes in steps of 16, then
+ * eight steps to each doubling. They belong to the format of a segment: a library that speaks format 1
+ * numbers them so. Since 0.1.
+ */
+#define SHALE_CLASS_COUNT     72u
+#define SHALE_CLASS_BYTES_MAX 32768u
+
+/*
+ * The class of the smallest blocks that hold `size` bytes; size is at most SHALE_CLASS_BYTES_MAX. Where
+ * size is a constant, so is the result. Since 0.1.
+ */
+static inline unsigned int shale_class_of(size_t size)
+{
+	unsigned int exponent;
+
+	if (size <= 128)
+		return size == 0 ? 0u : (unsigned int)((size - 1) >> 4);
+	exponent = 63u - (unsigned int)__builtin_clzll((unsigned long long)(size - 1));
+	return 8u + (exponent - 7u) * 8u + ((unsigned int)((size - 1) >> (exponent - 3u)) & 7u);
+}
+
+/*
+ * Allocates a block of that class, as shale_alloc() does for a size that belongs to it: the part of
+ * shale_alloc_inline() that is not inline. EINVAL: there is no such class. Since 0.1.
+ */
+SHALE_API void *shale_alloc_class(struct shale_segment *segment, unsigned int size_class);
+
+/*
+ * The same as shale_alloc(), for sizes that the compiler knows: it computes the class, and the library
+ * looks nothing up. For any other size it is shale_alloc(). Since 0.1.
+ */
+static inline void *shale_alloc_inline(struct shale_segment *segment, size_t size)
+{
+	if (__builtin_constant_p(size) && size <= SHALE_CLASS_BYTES_MAX)
+		return shale_alloc_class(segment, shale_class_of(size));
+	return shale_alloc(segment, size);
+}
+
+/*
  * The same, with the address (and the offset in the segment) a multiple of `alignment`: a power of
  * two, 1 .. 2 MiB. EINVAL for another alignment. Since 0.1.
  */

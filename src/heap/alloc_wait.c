@@ -90,11 +90,15 @@ static bool wanted_at(const struct shale_segment *view, uint64_t now)
 	return false;
 }
 
-SHALE_COLD void memory_local_free(struct lane *lane, unsigned index, uint64_t slab)
+SHALE_COLD void memory_local_free(struct shale_segment *view, uint64_t slab)
 {
-	if (!wanted_at(lane->view, os_clock_ns()))
+	/* ours, as the caller knows: nobody else changes its word */
+	unsigned index = slab_word_bin(load_relaxed(slab_word(view, slab)));
+	struct lane *lane;
+
+	if (!wanted_at(view, os_clock_ns()) || lane_enter(view, &lane) < 0)
 		return;
-	if (slab_looks_dead(lane->view, slab, &bin_table[index]))
+	if (slab_looks_dead(view, slab, &bin_table[index]))
 		slab_release_one(lane, index, slab);
 	memory_look(lane);
 }

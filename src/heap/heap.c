@@ -29,7 +29,29 @@
 
 /* -- allocate ------------------------------------------------------------------------------ */
 
-static SHALE_COLD unsigned char *alloc_slow(struct lane *lane, unsigned bin, int *ret_error)
+/* The LIFO is not empty. */
+static inline unsigned char *bin_pop_last(struct heap_bin *bin)
+{
+	struct heap_free_block *top = bin->top;
+
+	bin->top = top - 1;
+	/* only the owner writes own[]; a death before or after is a whole state */
+	store_relaxed(top->own, (uint8_t)OWN_ALLOCATED);
+	return top->block;
+}
+
+/* The mask is not empty. */
+static inline unsigned char *bin_pop_scanned(struct heap_bin *bin)
+{
+	unsigned first = lowest_bit(bin->mask);
+
+	bin->mask &= bin->mask - 1;
+	/* as above */
+	store_relaxed(bin->mask_own + first, (uint8_t)OWN_ALLOCATED);
+	return bin->mask_block + (uint64_t)first * bin->size;
+}
+
+static SHALE_COLD unsigned char *alloc_refill(struct lane *lane, unsigned index, int *ret_error)
 {
 	int r = heap_setup_lane(lane);
 
@@ -37,30 +59,42 @@ static SHALE_COLD unsigned char *alloc_slow(struct lane *lane, unsigned bin, int
 		*ret_error = r;
 		return NULL;
 	}
-	return slab_alloc_slow(lane, bin, ret_error);
+	return slab_alloc_slow(lane, index, ret_error);
 }
 
-/* A block of the bin: from the LIFO, else from the mask, else the slow path. */
 static inline unsigned char *alloc_bin(struct lane *lane, unsigned index, int *ret_error)
 {
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
-	struct heap_free_block *last;
-	unsigned first;
+	struct heap_bin *bin = heap_bin(lane, index);
 
-	if (likely(bin->lifo_count != 0)) {
-		last = &bin->lifo[--bin->lifo_count];
-		/* only the owner writes own[]; a death before or after is a whole state */
-		store_relaxed(last->own, (uint8_t)OWN_ALLOCATED);
-		return last->block;
+	if (likely(!heap_lifo_empty(bin)))
+		return bin_pop_last(bin);
+	if (likely(bin->mask != 0))
+		return bin_pop_scanned(bin);
+	return alloc_refill(lane, index, ret_error);
+}
+
+/* What the fast paths read of a lane, written once, before the first slab is taken. */
+static void fill_lane(struct lane *lane)
+{
+	const struct shale_segment *view = lane->view;
+	struct heap_lane *heap = heap_lane(lane);
+
+	for (unsigned i = 0; i < BIN_COUNT; i++) {
+		const struct bin_info *info = &bin_table[i];
+		struct heap_bin *bin = heap_bin(lane, i);
+
+		bin->top = heap->lifo[i];
+		bin->reciprocal = info->reciprocal;
+		bin->limit = info->limit;
+		bin->half = info->facts_half;
+		bin->size = (uint16_t)info->size;
+		bin->stride = UINT64_C(1) << info->facts_shift;
+		bin->facts = slab_own_facts(view, info, 0);
 	}
-	if (likely(bin->mask != 0)) {
-		first = lowest_bit(bin->mask);
-		bin->mask &= bin->mask - 1;
-		/* as above */
-		store_relaxed(bin->mask_own + first, (uint8_t)OWN_ALLOCATED);
-		return bin->mask_block + (uint64_t)first * bin_table[index].size;
-	}
-	return alloc_slow(lane, index, ret_error);
+	for (size_t i = 0; i < ARRAY_SIZE(heap->size_bins); i++)
+		heap->size_bins[i] = heap_bin_place(bin_of_size(i * HEAP_SIZE_STEP));
+	heap->base = (uintptr_t)view_at(view, view->heap_offset);
+	heap->slab_count = (uint64_t)view->arena_count * SLABS_PER_ARENA;
 }
 
 int heap_setup_lane(struct lane *lane)
@@ -70,6 +104,7 @@ int heap_setup_lane(struct lane *lane)
 	if (lane->view->damaged)
 		return -EUCLEAN;
 	if (heap->own_word == 0) {
+		fill_lane(lane);
 		heap->arena_current = UINT64_MAX;
 		heap->own_word = slab_low(SLAB_OWNED, lane->index, 0);
 	}
@@ -102,41 +137,13 @@ int heap_alloc_block(struct lane *lane, size_t size, uint64_t *ret_offset)
 	return heap_alloc_aligned(lane, size, 1, ret_offset);
 }
 
-void *shale_alloc(struct shale_segment *segment, size_t size)
-{
-	struct lane *lane;
-	unsigned char *block;
-	uint64_t offset;
-	int r;
-
-	r = lane_enter(segment, &lane);
-	if (unlikely(r < 0)) {
-		errno = -r;
-		return NULL;
-	}
-	if (likely(size <= BIN_SIZE_MAX)) {
-		r = -ENOMEM;
-		block = alloc_bin(lane, bin_of_size(size), &r);
-		if (unlikely(!block))
-			errno = -r;
-		return block;
-	}
-	r = alloc_span(lane, size, 1, &offset);
-	if (r < 0) {
-		errno = -r;
-		return NULL;
-	}
-	return view_at(segment, offset);
-}
-
-void *shale_alloc_aligned(struct shale_segment *segment, size_t size, size_t alignment)
+/* Everything but a block out of the caches of the lane that this thread used last. */
+static SHALE_COLD void *alloc_any(struct shale_segment *segment, size_t size, size_t alignment)
 {
 	struct lane *lane;
 	uint64_t offset = 0;
-	int r = -EINVAL;
+	int r = lane_enter(segment, &lane);
 
-	if (is_power_of_two(alignment) && alignment <= ARENA_SIZE)
-		r = lane_enter(segment, &lane);
 	if (r == 0)
 		r = heap_alloc_aligned(lane, size, alignment, &offset);
 	if (r < 0) {
@@ -144,6 +151,56 @@ void *shale_alloc_aligned(struct shale_segment *segment, size_t size, size_t ali
 		return NULL;
 	}
 	return view_at(segment, offset);
+}
+
+void *shale_alloc(struct shale_segment *segment, size_t size)
+{
+	struct heap_lane *heap;
+	struct heap_bin *bin;
+	struct lane *lane;
+
+	/* a lane of zeroes, as a forked child has it, has no bin for any size */
+	if (likely(lane_last(segment, &lane) && size <= BIN_SIZE_MAX)) {
+		heap = heap_lane(lane);
+		bin = heap_bin_at(heap,
+				  heap->size_bins[(size + HEAP_SIZE_STEP - 1) / HEAP_SIZE_STEP]);
+		if (likely(!heap_lifo_empty(bin)))
+			return bin_pop_last(bin);
+		if (likely(bin->mask != 0))
+			return bin_pop_scanned(bin);
+	}
+	return alloc_any(segment, size, 1);
+}
+
+static SHALE_COLD void *alloc_any_class(struct shale_segment *segment, unsigned size_class)
+{
+	if (size_class < BIN_COUNT)
+		return alloc_any(segment, bin_table[size_class].size, 1);
+	errno = EINVAL;
+	return NULL;
+}
+
+void *shale_alloc_class(struct shale_segment *segment, unsigned int size_class)
+{
+	struct heap_bin *bin;
+	struct lane *lane;
+
+	if (likely(lane_last(segment, &lane) && size_class < BIN_COUNT)) {
+		bin = heap_bin(lane, size_class);
+		if (likely(!heap_lifo_empty(bin)))
+			return bin_pop_last(bin);
+		if (likely(bin->mask != 0))
+			return bin_pop_scanned(bin);
+	}
+	return alloc_any_class(segment, size_class);
+}
+
+void *shale_alloc_aligned(struct shale_segment *segment, size_t size, size_t alignment)
+{
+	if (is_power_of_two(alignment) && alignment <= ARENA_SIZE)
+		return alloc_any(segment, size, alignment);
+	errno = EINVAL;
+	return NULL;
 }
 
 void *shale_alloc_zeroed(struct shale_segment *segment, size_t size)
@@ -155,8 +212,65 @@ void *shale_alloc_zeroed(struct shale_segment *segment, size_t size)
 
 /* -- free ------------------------------------------------------------------------- */
 
+/* The caches of the bin are full: a later scan finds the block. */
+static SHALE_COLD void free_beyond(struct shale_segment *view, uint64_t slab)
+{
+	uint8_t *hint = slab_local_hint(view, slab);
+
+	/* written by this lane alone; read first to keep the line clean */
+	if (load_relaxed(hint) == 0)
+		store_relaxed(hint, (uint8_t)1);
+	if (unlikely(memory_wanted(view)))
+		memory_local_free(view, slab);
+}
+
+/* The fact says free: remembers the block for the next allocation. */
+static inline void bin_push(struct lane *lane, struct heap_bin *bin, uint64_t slab,
+			    unsigned char *block, uint8_t *own)
+{
+	struct heap_free_block *next = bin->top + 1;
+
+	if (unlikely(((uintptr_t)next & (HEAP_LIFO_BYTES - 1)) == 0)) {
+		free_beyond(lane->view, slab);
+		return;
+	}
+	*next = (struct heap_free_block){block, own};
+	bin->top = next;
+}
+
+/*
+ * Frees a live block of a slab that the lane owns, if nobody else has touched its facts. False:
+ * anything else, and nothing was done. Whatever the address is, what is read and written is private
+ * memory, or a fact of a slab that is ours.
+ */
+static inline bool free_own(struct lane *lane, unsigned char *block)
+{
+	struct heap_lane *heap = heap_lane(lane);
+	uint64_t slab = ((uintptr_t)block - heap->base) >> SLAB_SHIFT;
+	struct heap_bin *bin;
+	uint64_t product;
+	uint8_t *own;
+
+	if (unlikely(slab >= heap->slab_count))
+		return false;
+	/* the entry that is none has the limit 0, for slabs that are not ours */
+	bin = heap_bin_at(heap, lane->slab_bins[slab]);
+	product = (uint16_t)(uintptr_t)block * bin->reciprocal;
+	if (unlikely((uint32_t)product >= bin->limit))
+		return false;
+	own = bin->facts + slab * bin->stride + (product >> 32);
+	/* only this lane writes own[] of its slabs, hence a plain load; a free by somebody else that
+	 * comes later than this look is itself a double free */
+	if (unlikely(*own == OWN_FREE || load_relaxed(own + bin->half) != SHARED_NONE))
+		return false;
+	/* one store: before it the block is live, after it free */
+	store_relaxed(own, (uint8_t)OWN_FREE);
+	bin_push(lane, bin, slab, block, own);
+	return true;
+}
+
 /* The owner frees a block of a slab in which somebody else has changed shared[]. */
-static SHALE_COLD int free_local_shared(const struct block_place *place)
+static int free_local_shared(const struct block_place *place)
 {
 	/* pairs: slab.shared - a freer's store is seen here or by a collect later. */
 	uint8_t fact = load_acquire(place->shared);
@@ -171,52 +285,44 @@ static SHALE_COLD int free_local_shared(const struct block_place *place)
 	return 0;
 }
 
-static inline int free_local(struct lane *lane, const struct block_place *place, uint64_t offset)
+/* As free_own(), found by the slab word. */
+static int free_local(struct lane *lane, const struct block_place *place, uint64_t offset)
 {
-	const struct shale_segment *view = lane->view;
-	struct heap_bin *bin = &heap_lane(lane)->bins[slab_word_bin(place->word)];
-	uint8_t *hint;
+	int r;
 
 	/* only this lane writes own[] of its slabs */
-	if (unlikely(load_relaxed(place->own) == OWN_FREE))
+	if (load_relaxed(place->own) == OWN_FREE)
 		return -EALREADY;
-	/* a hint that comes too late belongs to a free that is itself a double free */
-	if (unlikely((load_relaxed(slab_remote_hint(view, place->slab)) |
-		      load_relaxed(slab_publish_hint(view, place->slab))) != 0)) {
-		int r = free_local_shared(place);
-
-		if (r < 0)
-			return r;
-	}
+	r = free_local_shared(place);
+	if (r < 0)
+		return r;
 	/* one store: before it the block is live, after it free */
 	store_relaxed(place->own, (uint8_t)OWN_FREE);
-	if (likely(bin->lifo_count < HEAP_LIFO)) {
-		bin->lifo[bin->lifo_count].block = view_at(view, offset);
-		bin->lifo[bin->lifo_count++].own = place->own;
-		return 0;
-	}
-	hint = slab_local_hint(view, place->slab);
-	/* written by this lane alone; read first to keep the line clean */
-	if (load_relaxed(hint) == 0)
-		store_relaxed(hint, (uint8_t)1);
-	if (unlikely(memory_wanted(view)))
-		memory_local_free(lane, slab_word_bin(place->word), place->slab);
+	bin_push(lane, heap_bin(lane, slab_word_bin(place->word)), place->slab,
+		 view_at(lane->view, offset), place->own);
 	return 0;
 }
 
-int heap_free_block(struct shale_segment *view, struct lane *lane, uint64_t offset)
+static SHALE_COLD int free_any(struct shale_segment *view, struct lane *lane, uint64_t offset)
 {
 	struct block_place place;
 	int r = block_find(view, offset, &place);
 
-	if (unlikely(r < 0))
+	if (r < 0)
 		return r;
 	if (!place.bin)
 		return span_free(view, lane->index, place.slab, place.word);
 	/* a wiped or fresh lane has own_word 0, which no owned slab matches */
-	if (likely((place.word & SLAB_OWNER_MASK) == heap_lane(lane)->own_word))
+	if ((place.word & SLAB_OWNER_MASK) == heap_lane(lane)->own_word)
 		return free_local(lane, &place, offset);
 	return block_free_remote(view, &place);
+}
+
+int heap_free_block(struct shale_segment *view, struct lane *lane, uint64_t offset)
+{
+	if (likely(free_own(lane, view_at(view, offset))))
+		return 0;
+	return free_any(view, lane, offset);
 }
 
 int heap_free_for(struct shale_segment *view, uint32_t dead_lane, uint64_t offset)
@@ -231,7 +337,8 @@ int heap_free_for(struct shale_segment *view, uint32_t dead_lane, uint64_t offse
 	return block_free_remote(view, &place);
 }
 
-int shale_free(struct shale_segment *segment, void *ptr)
+/* Whatever is not a block of the lane that this thread used last. */
+static SHALE_COLD int free_address(struct shale_segment *segment, void *ptr)
 {
 	struct lane *lane;
 	uint64_t offset;
@@ -240,12 +347,19 @@ int shale_free(struct shale_segment *segment, void *ptr)
 	if (!ptr)
 		return 0;
 	offset = view_offset_of(segment, ptr);
-	if (unlikely(offset == 0))
+	if (offset == 0)
 		return -EINVAL;
 	r = lane_enter(segment, &lane);
-	if (unlikely(r < 0))
-		return r;
-	return heap_free_block(segment, lane, offset);
+	return r < 0 ? r : heap_free_block(segment, lane, offset);
+}
+
+int shale_free(struct shale_segment *segment, void *ptr)
+{
+	struct lane *lane;
+
+	if (likely(lane_last(segment, &lane) && free_own(lane, ptr)))
+		return 0;
+	return free_address(segment, ptr);
 }
 
 /* -- resize and inspect ---------------------------------------------------------------------- */

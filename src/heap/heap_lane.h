@@ -4,6 +4,18 @@
  * For each bin a LIFO of blocks freed last, a mask over the 64 blocks scanned last, and the list of
  * slabs that the lane owns. All of it holds only blocks that are free in the truth (own[i] == 0), so
  * losing it loses nothing. Zero bytes are a valid empty state: that is what a forked child sees.
+ *
+ *   struct lane  |index, shm ...| heap: base, counts | bins[73] x 128 | lifo[72] x 256 | size_bins |
+ *                | slab_bins: 2 bytes for each slab of the segment ...                             |
+ *
+ * Owner:     the thread that has the lane.
+ * Invariant: FL1 slab_bins[s] names a bin only if the word of slab s is OWNED by this lane with that
+ *                bin. Only the owner takes a word out of that state while it lives, so it clears its
+ *                entry first (heap_slab_gone) and sets it last (heap_slab_mine); no peer can move it.
+ *            FL2 bins[0] is all zero: a size, or a slab, that has no bin leads to it and fits nothing.
+ *            FL3 the low byte of `top` is 0 when the LIFO is empty, and only then.
+ * Lifetime:  from the lane's claim to detach.
+ * Death:     everything here vanishes; nothing is lost.
  */
 #ifndef SHALE_HEAP_HEAP_LANE_H
 #define SHALE_HEAP_HEAP_LANE_H
@@ -12,10 +24,13 @@
 #include <stdint.h>
 
 #include "heap/size_class.h"
+#include "heap/slab.h"
 #include "heap/slab_layout.h"
 #include "segment/lanes.h"
 
-#define HEAP_LIFO 16u
+#define HEAP_LIFO_SLOTS 16u /* of which the first is never used */
+#define HEAP_LIFO_BYTES 256u
+#define HEAP_SIZE_STEP  16u
 
 struct heap_free_block {
 	unsigned char *block;
@@ -23,27 +38,46 @@ struct heap_free_block {
 };
 
 struct heap_bin {
-	uint32_t lifo_count;
-	uint32_t scan_next;        /* next block index to scan in the current slab */
+	/* first line: all that the fast paths touch */
+	struct heap_free_block *top; /* last entry of the LIFO */
+	uint64_t reciprocal;         /* of bin_info */
+	uint32_t limit;              /* of bin_info */
+	uint16_t half;               /* bytes from own[i] to shared[i] */
+	uint16_t size;
+	uint64_t stride;           /* bytes of facts of a slab */
+	uint8_t *facts;            /* own[0] of slab 0, if it were of this bin */
 	uint64_t mask;             /* free blocks among the 64 from mask_first on */
 	unsigned char *mask_block; /* address of block mask_first */
 	uint8_t *mask_own;         /* its fact */
-	uint64_t slab;             /* current slab, valid if has_slab */
+	/* second line: the slow path's */
+	uint64_t slab;      /* current slab, valid if has_slab */
+	uint32_t scan_next; /* next block index to scan in it */
 	bool has_slab;
 	uint32_t owned_count;
 	uint32_t owned_room;
 	uint32_t owned_cursor;
 	uint32_t orphans_seen; /* value of the orphan hint when none was found */
 	uint64_t *owned;       /* slabs that we own, as far as remembered */
-	struct heap_free_block lifo[HEAP_LIFO];
+	uint64_t reserved[3];
 };
 
+_Static_assert(sizeof(struct heap_bin) == 128,
+	       "two lines, and the step of size_bins and slab_bins");
+_Static_assert(offsetof(struct heap_bin, slab) == 64, "the fast paths touch one line");
+_Static_assert(BIN_SIZE_MAX <= UINT16_MAX && LONG_FACTS_BLOCKS <= UINT16_MAX, "16 bits");
+_Static_assert(HEAP_LIFO_SLOTS * sizeof(struct heap_free_block) == HEAP_LIFO_BYTES, "FL3");
+
 struct heap_lane {
+	uintptr_t base;         /* address of slab 0 */
+	uint64_t slab_count;    /* slabs of the segment; 0: not set up, or a wiped lane */
 	uint64_t own_word;      /* state and lane bits that mark a slab as ours; 0: not set up */
 	uint64_t arena_current; /* where the last free slab was found */
 	uint32_t orphans_swept; /* value of the orphan hint when empty ones were last looked for */
 	uint64_t looked_ns;     /* when it last looked through its slabs because somebody waited */
-	struct heap_bin bins[BIN_COUNT];
+	_Alignas(64) struct heap_bin bins_from_none[1 + BIN_COUNT]; /* bin i is entry 1 + i */
+	_Alignas(HEAP_LIFO_BYTES) struct heap_free_block lifo[BIN_COUNT][HEAP_LIFO_SLOTS];
+	/* for each 16 bytes of size, and in slab_bins for each slab: see heap_bin_at() */
+	uint16_t size_bins[BIN_SIZE_MAX / HEAP_SIZE_STEP + 1];
 };
 
 _Static_assert(sizeof(struct heap_lane) <= LANE_HEAP_BYTES, "the lane reserves enough");
@@ -53,6 +87,49 @@ _Static_assert(sizeof(struct heap_lane) <= LANE_HEAP_BYTES, "the lane reserves e
 static inline struct heap_lane *heap_lane(struct lane *lane)
 {
 	return (struct heap_lane *)(void *)lane->heap;
+}
+
+static inline struct heap_bin *heap_bin(struct lane *lane, unsigned index)
+{
+	return &heap_lane(lane)->bins_from_none[1 + index];
+}
+
+/*
+ * A bin in size_bins and slab_bins is its entry's number times 16: the processor multiplies by eight
+ * for nothing, and an entry is 128 bytes long. 0 is the entry that is none.
+ */
+static inline uint16_t heap_bin_place(unsigned index)
+{
+	return (uint16_t)((1 + index) * (sizeof(struct heap_bin) / 8));
+}
+
+static inline struct heap_bin *heap_bin_at(struct heap_lane *heap, uint64_t place)
+{
+	return (struct heap_bin *)(void *)((unsigned char *)heap->bins_from_none + place * 8);
+}
+
+/* The word of the slab has become OWNED by this lane; and: it is about to become something else. */
+static inline void heap_slab_mine(struct lane *lane, uint64_t slab, unsigned index)
+{
+	lane->slab_bins[slab] = heap_bin_place(index);
+}
+
+static inline void heap_slab_gone(struct lane *lane, uint64_t slab)
+{
+	lane->slab_bins[slab] = 0;
+}
+
+static inline bool heap_lifo_empty(const struct heap_bin *bin)
+{
+	return ((uintptr_t)bin->top & (HEAP_LIFO_BYTES - 1)) == 0;
+}
+
+/* The entry below the first one; NULL in a lane that was not set up. */
+static inline struct heap_free_block *heap_lifo_base(const struct heap_bin *bin)
+{
+	uintptr_t top = (uintptr_t)bin->top;
+
+	return (struct heap_free_block *)(top & ~(uintptr_t)(HEAP_LIFO_BYTES - 1));
 }
 
 /* Makes a lane usable by the heap; -EUCLEAN on a damaged view. */

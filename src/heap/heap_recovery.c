@@ -219,5 +219,5 @@ int heap_settle_slabs(struct shale_segment *view, uint32_t lane)
 void heap_lane_finish(struct lane *lane)
 {
 	for (unsigned i = 0; i < BIN_COUNT; i++)
-		free(heap_lane(lane)->bins[i].owned);
+		free(heap_bin(lane, i)->owned);
 }

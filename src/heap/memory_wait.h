@@ -38,10 +38,10 @@ static inline void memory_freed(const struct shale_segment *view)
 }
 
 /*
- * A block of the lane's own slab has just been freed, not into a cache, and memory_wanted() says yes:
+ * A block of the calling thread's own slab has just been freed, not into a cache, and memory_wanted() says yes:
  * gives the slab back if nothing lives in it.
  */
-void memory_local_free(struct lane *lane, unsigned bin, uint64_t slab);
+void memory_local_free(struct shale_segment *view, uint64_t slab);
 
 /* Now and then while somebody waits: gives back what the lane's slow paths would find empty. */
 void memory_look(struct lane *lane);

@@ -7,11 +7,14 @@
  */
 #include "heap/size_class.h"
 
-#define BIN_BLOCKS(bytes) ((uint32_t)SLAB_SIZE / (bytes))
-#define BIN_LONG(bytes)   (BIN_BLOCKS(bytes) > SHORT_FACTS_BLOCKS)
+#define BIN_BLOCKS(bytes)     ((uint32_t)SLAB_SIZE / (bytes))
+#define BIN_LONG(bytes)       (BIN_BLOCKS(bytes) > SHORT_FACTS_BLOCKS)
+#define BIN_RECIPROCAL(bytes) ((uint32_t)((UINT64_C(1) << 32) / (bytes)) + 1u)
+#define BIN_EXCESS(bytes)     ((uint32_t)((bytes)*BIN_RECIPROCAL(bytes))) /* modulo 2^32 */
 #define BIN(bytes)                                                                      \
 	{                                                                               \
-		.size = (bytes), .reciprocal = UINT32_MAX / (bytes) + 1u,               \
+		.size = (bytes), .reciprocal = BIN_RECIPROCAL(bytes),                   \
+		.limit = BIN_BLOCKS(bytes) * BIN_EXCESS(bytes),                         \
 		.count = (uint16_t)BIN_BLOCKS(bytes), .facts_long = BIN_LONG(bytes),    \
 		.facts_shift = BIN_LONG(bytes) ? 13 : 10,                               \
 		.facts_half = BIN_LONG(bytes) ? LONG_FACTS_BLOCKS : SHORT_FACTS_BLOCKS, \

@@ -13,6 +13,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include "heap/arena.h"
 #include "heap/giveback.h"
@@ -25,23 +28,34 @@
 
 /* -- scanning ------------------------------------------------------------------------------ */
 
-/* Bit i: own[i] == 0 for the 64 facts at own. They may reach past the last block: `count` cuts. */
-static uint64_t free_mask(const uint8_t *own, uint32_t count)
+/*
+ * Bit i: own[i] == 0, for the 64 facts at own, which is a multiple of 64. They are the owner's alone,
+ * and who calls is the owner: a wide load sees what one of each byte would.
+ */
+static uint64_t free_mask(const uint8_t *own)
 {
 	uint64_t mask = 0;
 
-	for (uint32_t i = 0; i < 64 && i < count; i++)
-		mask |= (uint64_t)(load_relaxed(own + i) == OWN_FREE) << i; /* we are the owner */
+#ifdef __SSE2__
+	for (unsigned i = 0; i < 4; i++) {
+		__m128i facts = _mm_load_si128((const __m128i *)(const void *)own + i);
+		int zero = _mm_movemask_epi8(_mm_cmpeq_epi8(facts, _mm_setzero_si128()));
+
+		mask |= (uint64_t)(unsigned)zero << (16 * i);
+	}
+#else
+	for (unsigned i = 0; i < 64; i++)
+		mask |= (uint64_t)(load_relaxed(own + i) == OWN_FREE) << i; /* ours */
+#endif
 	return mask;
 }
 
-/* Blocks in the LIFO would be found a second time by a scan. */
-static uint64_t mask_without_lifo(const struct heap_bin *bin, const uint8_t *own, uint64_t mask)
+/* A fact that is no block's reads as free: `count` of the 64 are. */
+static uint64_t mask_of(const uint8_t *own, uint32_t count)
 {
-	for (uint32_t i = 0; i < bin->lifo_count; i++)
-		if (bin->lifo[i].own >= own && bin->lifo[i].own < own + 64)
-			mask &= ~(UINT64_C(1) << (bin->lifo[i].own - own));
-	return mask;
+	uint64_t mask = free_mask(own);
+
+	return count < 64 ? mask & ((UINT64_C(1) << count) - 1) : mask;
 }
 
 /* Scans on in the current slab until a free block is found. */
@@ -49,7 +63,7 @@ static bool scan_current(struct lane *lane, unsigned index)
 {
 	const struct shale_segment *view = lane->view;
 	const struct bin_info *info = &bin_table[index];
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint8_t *own;
 
 	if (!bin->has_slab)
@@ -57,10 +71,10 @@ static bool scan_current(struct lane *lane, unsigned index)
 	own = slab_own_facts(view, info, bin->slab);
 	while (bin->scan_next < info->count) {
 		uint32_t first = bin->scan_next;
-		uint64_t mask = free_mask(own + first, info->count - first);
+		/* the LIFO is empty, or we would not be here: nothing is found a second time */
+		uint64_t mask = mask_of(own + first, info->count - first);
 
 		bin->scan_next += 64;
-		mask = mask_without_lifo(bin, own + first, mask);
 		if (mask == 0)
 			continue;
 		bin->mask = mask;
@@ -76,7 +90,7 @@ static bool scan_current(struct lane *lane, unsigned index)
 /* Makes the slab the current one of its bin, after taking in what others freed in it. */
 static bool scan_slab(struct lane *lane, unsigned index, uint64_t slab)
 {
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint8_t *hint = slab_local_hint(lane->view, slab);
 
 	/* only this lane writes the hint; it is cleared before the scan that makes it true */
@@ -92,7 +106,7 @@ static bool scan_slab(struct lane *lane, unsigned index, uint64_t slab)
 
 void slab_remember(struct lane *lane, unsigned index, uint64_t slab)
 {
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint32_t room = bin->owned_room ? bin->owned_room * 2 : 8;
 	uint64_t *grown;
 
@@ -121,7 +135,7 @@ static bool slab_has_hint(const struct shale_segment *view, uint64_t slab)
 /* Walks on through the owned slabs of the bin, at most `limit` of them. */
 static bool walk_owned(struct lane *lane, unsigned index, uint32_t limit)
 {
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 
 	for (uint32_t n = 0; n < bin->owned_count && n < limit; n++) {
 		if (++bin->owned_cursor >= bin->owned_count)
@@ -161,12 +175,12 @@ static void caches_without_slab(const struct shale_segment *view, struct heap_bi
 				uint64_t slab)
 {
 	unsigned char *first = view_at(view, slab_offset(view, slab));
-	uint32_t kept = 0;
+	struct heap_free_block *base = heap_lifo_base(bin), *kept = base;
 
-	for (uint32_t i = 0; i < bin->lifo_count; i++)
-		if (bin->lifo[i].block < first || bin->lifo[i].block >= first + SLAB_SIZE)
-			bin->lifo[kept++] = bin->lifo[i];
-	bin->lifo_count = kept;
+	for (struct heap_free_block *entry = base + 1; base && entry <= bin->top; entry++)
+		if (entry->block < first || entry->block >= first + SLAB_SIZE)
+			*++kept = *entry;
+	bin->top = kept;
 	if (bin->mask_block >= first && bin->mask_block < first + SLAB_SIZE)
 		bin->mask = 0;
 	if (bin->has_slab && bin->slab == slab)
@@ -176,7 +190,7 @@ static void caches_without_slab(const struct shale_segment *view, struct heap_bi
 static bool release_if_empty(struct lane *lane, unsigned index, uint32_t position, bool thorough)
 {
 	struct shale_segment *view = lane->view;
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint64_t slab = bin->owned[position];
 	uint64_t word;
 
@@ -195,6 +209,7 @@ static bool release_if_empty(struct lane *lane, unsigned index, uint32_t positio
 	/* nobody but the owner changes the word of an OWNED slab */
 	word = load_relaxed(slab_word(view, slab));
 	slab_forget(bin, position);
+	heap_slab_gone(lane, slab);
 	/* pairs: slab.word - the facts are zero before others may take the slab. */
 	(void)cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, SLAB_FREE));
 	arena_note_free(view, slab);
@@ -203,7 +218,7 @@ static bool release_if_empty(struct lane *lane, unsigned index, uint32_t positio
 
 void slab_release_one(struct lane *lane, unsigned index, uint64_t slab)
 {
-	const struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	const struct heap_bin *bin = heap_bin(lane, index);
 
 	for (uint32_t i = bin->owned_count; i-- > 0;)
 		if (bin->owned[i] == slab) {
@@ -229,6 +244,7 @@ static bool take_orphan(struct lane *lane, unsigned index, uint64_t slab, uint64
 	if (!cas_acq_rel(slab_word(view, slab), &word, owned))
 		return false;
 	slab_normalise(view, slab, &bin_table[index]);
+	heap_slab_mine(lane, slab, index);
 	slab_remember(lane, index, slab);
 	return true;
 }
@@ -276,7 +292,7 @@ void slab_release_empty(struct lane *lane, bool thorough)
 {
 	adopt_dead_orphans(lane, thorough);
 	for (unsigned index = 0; index < BIN_COUNT; index++)
-		for (uint32_t i = heap_lane(lane)->bins[index].owned_count; i-- > 0;)
+		for (uint32_t i = heap_bin(lane, index)->owned_count; i-- > 0;)
 			(void)release_if_empty(lane, index, i, thorough);
 }
 
@@ -284,7 +300,7 @@ void slab_release_empty(struct lane *lane, bool thorough)
 static bool adopt_any(struct lane *lane, unsigned index)
 {
 	struct shale_segment *view = lane->view;
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	uint32_t hint = load_relaxed(&view_hints(view)->orphan_hint); /* a hint */
 	uint64_t slabs = (uint64_t)view_arena_high(view) * SLABS_PER_ARENA;
 
@@ -312,6 +328,7 @@ static bool take_new(struct lane *lane, unsigned index, bool commit, int *ret_er
 		*ret_error = r;
 		return false;
 	}
+	heap_slab_mine(lane, slab, index);
 	slab_remember(lane, index, slab);
 	return scan_slab(lane, index, slab);
 }
@@ -348,7 +365,7 @@ static bool take_other(struct lane *lane, unsigned index, int *ret_error)
 
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned index, int *ret_error)
 {
-	struct heap_bin *bin = &heap_lane(lane)->bins[index];
+	struct heap_bin *bin = heap_bin(lane, index);
 	unsigned first;
 
 	if (!scan_current(lane, index) && !take_other(lane, index, ret_error))

@@ -29,9 +29,12 @@
 
 _Thread_local struct lane_current lane_current;
 
-static size_t lane_memory_bytes(void)
+/* Address space for the most part: what is never written is never there. */
+static size_t lane_memory_bytes(const struct shale_segment *view)
 {
-	return round_up(sizeof(struct lane), KIB(4));
+	uint64_t slabs = (uint64_t)view->arena_count * SLABS_PER_ARENA;
+
+	return round_up(sizeof(struct lane) + slabs * sizeof(uint16_t), KIB(4));
 }
 
 /* What FREE promises to the next owner; also makes a damaged slot usable. */
@@ -148,12 +151,12 @@ static int lane_make(struct shale_segment *view, struct lane **ret_lane)
 	r = lane_memory_reserve(view);
 	if (r < 0)
 		return r;
-	r = os_map_wipe_on_fork(lane_memory_bytes(), &memory);
+	r = os_map_wipe_on_fork(lane_memory_bytes(view), &memory);
 	if (r < 0)
 		return r;
 	r = lane_claim_slot(view, &index);
 	if (r < 0) {
-		(void)os_unmap(memory, lane_memory_bytes());
+		(void)os_unmap(memory, lane_memory_bytes(view));
 		return r;
 	}
 	lane = memory;
@@ -288,7 +291,7 @@ void lanes_forget(struct shale_segment *view)
 		lane_current = (struct lane_current){0};
 	for (uint32_t i = 0; i < view->lane_memory_count; i++) {
 		lane_finish(view->lane_memory[i]);
-		(void)os_unmap(view->lane_memory[i], lane_memory_bytes());
+		(void)os_unmap(view->lane_memory[i], lane_memory_bytes(view));
 	}
 	free(view->lane_memory);
 	view->lane_memory = NULL;

@@ -24,7 +24,8 @@ struct lane {
 	struct lane *next_parked;
 	uint64_t intent_sequence;
 	uint32_t thread; /* kernel's number of the thread that has it */
-	_Alignas(64) unsigned char heap[LANE_HEAP_BYTES]; /* struct heap_lane */
+	_Alignas(256) unsigned char heap[LANE_HEAP_BYTES]; /* struct heap_lane */
+	uint16_t slab_bins[]; /* the heap's, one for each slab of the segment */
 };
 
 struct lane_current {
@@ -40,6 +41,16 @@ extern _Thread_local struct lane_current lane_current
  * a peer slot can meet: -EUSERS, -EBADF (the program closed the view's descriptor), -EMFILE.
  */
 int lane_enter_slow(struct shale_segment *view, struct lane **ret_lane);
+
+/*
+ * For fast paths that wiped memory sends to their slow path by itself: the lane that this thread used
+ * last, if it is of this view. Two loads and a compare.
+ */
+static inline bool lane_last(const struct shale_segment *view, struct lane **ret_lane)
+{
+	*ret_lane = lane_current.lane;
+	return likely(lane_current.serial == view->serial);
+}
 
 static inline int lane_enter(struct shale_segment *view, struct lane **ret_lane)
 {
