@@ -45,6 +45,13 @@ struct shale_nodes {
 	uint64_t bits[16];
 };
 
+/* What a segment does to find mistakes of the programs that use it: shale/debug.h. Since 0.1. */
+enum shale_debug {
+	SHALE_DEBUG_GUARD = 1,  /* inaccessible pages around one block in guard_sample */
+	SHALE_DEBUG_POISON = 2, /* freed bytes are overwritten and looked at later */
+	SHALE_DEBUG_OWNER = 4,  /* who allocated what; kept with any of the flags */
+};
+
 /* Every zero member means the default. Set `size` to sizeof(struct ...). Since 0.1. */
 struct shale_segment_options {
 	size_t size;
@@ -58,6 +65,8 @@ struct shale_segment_options {
 	struct shale_nodes nodes; /* for every placement but LOCAL */
 	char *reason;             /* when set: receives one line that explains a failure */
 	size_t reason_size;
+	uint32_t debug;        /* enum shale_debug, a sum; slows every call down */
+	uint32_t guard_sample; /* one block in so many is guarded; default 64 */
 };
 
 /* Set `size` to sizeof(struct ...). Since 0.1. */

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 
+#include "heap/debug.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/memory_wait.h"
@@ -188,6 +189,8 @@ static int slab_take(struct lane *lane, const struct bin_info *bin, uint64_t sla
 		return -EAGAIN;
 	if (arena_committed(view, slab / SLABS_PER_ARENA))
 		r = bin->facts_long ? commit_long_facts(view, slab) : 0;
+	if (view->debug)
+		debug_slab_taken(view, slab, claimed);
 	after = slab_word_next(claimed, r < 0 ? slab_low(SLAB_FREE, 0, 0)
 					      : slab_low(SLAB_OWNED, lane->index, (unsigned)index));
 	/* a CLAIMED word is changed by the lane that it names, or by that lane's recovery */

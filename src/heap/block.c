@@ -10,6 +10,7 @@
 
 #include <errno.h>
 
+#include "heap/debug.h"
 #include "heap/heap.h"
 #include "heap/large.h"
 #include "heap/slab.h"
@@ -29,7 +30,10 @@ int block_find(struct shale_segment *view, uint64_t offset, struct block_place *
 	state = slab_word_state(place.word);
 	if (state == SLAB_SPAN) {
 		*ret_place = place;
-		return offset % SLAB_SIZE == 0 ? 0 : -EINVAL;
+		return offset % SLAB_SIZE == 0 ||
+				       guard_read(view, place.slab, offset, &(struct debug_card){0})
+			       ? 0
+			       : -EINVAL;
 	}
 	if (state != SLAB_OWNED && state != SLAB_ORPHAN)
 		return state == SLAB_BODY || offset % 16 != 0 ? -EINVAL : -EALREADY;

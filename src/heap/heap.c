@@ -21,6 +21,7 @@
 #include <shale/heap.h>
 
 #include "heap/block.h"
+#include "heap/debug.h"
 #include "heap/heap_lane.h"
 #include "heap/large.h"
 #include "heap/memory_wait.h"
@@ -118,7 +119,7 @@ static int alloc_span(struct lane *lane, size_t size, size_t alignment, uint64_t
 	return r < 0 ? r : span_alloc(lane, size, alignment, ret_offset);
 }
 
-int heap_alloc_aligned(struct lane *lane, size_t size, size_t alignment, uint64_t *ret_offset)
+int heap_alloc_raw(struct lane *lane, size_t size, size_t alignment, uint64_t *ret_offset)
 {
 	unsigned char *block;
 	int error = -ENOMEM;
@@ -130,6 +131,13 @@ int heap_alloc_aligned(struct lane *lane, size_t size, size_t alignment, uint64_
 		return error;
 	*ret_offset = (uint64_t)(block - lane->view->base);
 	return 0;
+}
+
+int heap_alloc_aligned(struct lane *lane, size_t size, size_t alignment, uint64_t *ret_offset)
+{
+	if (unlikely(lane->view->debug != 0))
+		return debug_alloc(lane, size, alignment, false, ret_offset);
+	return heap_alloc_raw(lane, size, alignment, ret_offset);
 }
 
 int heap_alloc_block(struct lane *lane, size_t size, uint64_t *ret_offset)
@@ -145,7 +153,8 @@ static SHALE_COLD void *alloc_any(struct shale_segment *segment, size_t size, si
 	int r = lane_enter(segment, &lane);
 
 	if (r == 0)
-		r = heap_alloc_aligned(lane, size, alignment, &offset);
+		r = segment->debug ? debug_alloc(lane, size, alignment, true, &offset)
+				   : heap_alloc_raw(lane, size, alignment, &offset);
 	if (r < 0) {
 		errno = -r;
 		return NULL;
@@ -318,8 +327,17 @@ static SHALE_COLD int free_any(struct shale_segment *view, struct lane *lane, ui
 	return block_free_remote(view, &place);
 }
 
+int heap_free_raw(struct shale_segment *view, struct lane *lane, uint64_t offset)
+{
+	if (likely(free_own(lane, view_at(view, offset))))
+		return 0;
+	return free_any(view, lane, offset);
+}
+
 int heap_free_block(struct shale_segment *view, struct lane *lane, uint64_t offset)
 {
+	if (unlikely(view->debug != 0))
+		return debug_free(view, lane, offset);
 	if (likely(free_own(lane, view_at(view, offset))))
 		return 0;
 	return free_any(view, lane, offset);
@@ -371,7 +389,7 @@ size_t shale_usable_size(struct shale_segment *segment, const void *ptr)
 
 	if (offset == 0 || heap_block_state(segment, offset, &usable) < HEAP_BLOCK_LIVE)
 		return 0;
-	return usable;
+	return segment->debug ? debug_usable(segment, offset) : usable;
 }
 
 static void *resize_move(struct shale_segment *segment, void *ptr, size_t old_usable, size_t size)
@@ -397,6 +415,8 @@ void *shale_resize(struct shale_segment *segment, void *ptr, size_t size)
 		errno = EINVAL;
 		return NULL;
 	}
+	if (segment->debug)
+		return debug_resize(segment, ptr, size);
 	/* stay while the block is large enough, and small or at least a quarter used */
 	if (size <= usable && (size >= usable / 4 || usable <= 128))
 		return ptr;

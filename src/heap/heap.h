@@ -22,6 +22,12 @@ int heap_alloc_block(struct lane *lane, size_t size, uint64_t *ret_offset);
 int heap_alloc_aligned(struct lane *lane, size_t size, size_t alignment, uint64_t *ret_offset);
 
 /*
+ * The same two and heap_free_block() without the debug aids, which call them (heap/debug.h).
+ */
+int heap_alloc_raw(struct lane *lane, size_t size, size_t alignment, uint64_t *ret_offset);
+int heap_free_raw(struct shale_segment *view, struct lane *lane, uint64_t offset);
+
+/*
  * Frees the block that starts at offset, whoever owns its slab. lane is the calling thread's.
  * -EINVAL not a block start, -EALREADY not live.
  */

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 
 #include "heap/arena.h"
+#include "heap/debug.h"
 #include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
@@ -212,6 +213,8 @@ int heap_settle_slabs(struct shale_segment *view, uint32_t lane)
 		settle_arena(view, lane, arena);
 	for (uint64_t slab = 0; slab < high * SLABS_PER_ARENA; slab++)
 		settle_word(view, lane, slab);
+	if (view->debug)
+		guard_settle(view, lane);
 	memory_freed(view);
 	return 0;
 }

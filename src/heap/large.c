@@ -60,14 +60,21 @@ void span_dismantle(struct shale_segment *view, uint64_t head)
 	arena_note_free(view, head);
 }
 
-static void unname(struct lane_shm *lane, uint64_t offset)
+/* A guarded block's name is an offset inside its span. */
+static void unname(struct lane_shm *lane, uint64_t first, uint64_t end)
 {
-	for (unsigned i = 0; i < 2; i++)
-		if (load_relaxed(&lane->intent.block[i]) == offset) /* its lane is us, or dead */
+	uint64_t name;
+
+	for (unsigned i = 0; i < 2; i++) {
+		name = load_relaxed(&lane->intent.block[i]); /* its lane is us, or dead */
+		if (name >= first && name < end)
 			store_relaxed(&lane->intent.block[i], UINT64_C(0));
-	for (unsigned i = 0; i < LANE_RETIRED; i++)
-		if (load_relaxed(&lane->retired[i]) == offset) /* as above */
+	}
+	for (unsigned i = 0; i < LANE_RETIRED; i++) {
+		name = load_relaxed(&lane->retired[i]); /* as above */
+		if (name >= first && name < end)
 			store_relaxed(&lane->retired[i], UINT64_C(0));
+	}
 }
 
 int span_free(struct shale_segment *view, uint32_t lane_index, uint64_t slab, uint64_t word)
@@ -85,7 +92,8 @@ int span_free(struct shale_segment *view, uint32_t lane_index, uint64_t slab, ui
 		if (!cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, low)))
 			return -EALREADY;
 	}
-	unname(view_lane(view, lane_index), slab_offset(view, slab));
+	unname(view_lane(view, lane_index), slab_offset(view, slab),
+	       slab_offset(view, slab) + SLAB_SIZE);
 	order_for_death();
 	span_dismantle(view, slab);
 	return 0;

@@ -49,6 +49,7 @@ enum os_call {
 	OS_CALL_MMAP,
 	OS_CALL_MUNMAP,
 	OS_CALL_MADVISE,
+	OS_CALL_MPROTECT,
 	OS_CALL_FUTEX_WAIT,
 	OS_CALL_FUTEX_WAKE,
 	OS_CALL_FUTEX_WAITV,
@@ -255,7 +256,9 @@ enum os_advice {
 	OS_DONTNEED,
 	OS_DONTDUMP,
 	OS_POPULATE_READ,
-	OS_POPULATE_WRITE
+	OS_POPULATE_WRITE,
+	OS_GUARD_INSTALL, /* touching the pages is SIGSEGV; kernel 6.15 for shared memory */
+	OS_GUARD_REMOVE
 };
 /*
  * madvise on whole pages.
@@ -268,6 +271,8 @@ enum os_advice {
  *   -EPERM    POPULATE_WRITE where a seal forbids it; -EHWPOISON a bad page in the range
  */
 int os_advise(void *base, size_t size, enum os_advice advice);
+/* Lets this process read and write the pages, or not touch them. -ENOMEM: would split too many mappings. */
+int os_protect(void *base, size_t size, bool accessible);
 
 /* ---- futex.c: shared futexes only ------------------------------------------------------------ */
 

@@ -240,6 +240,13 @@ static inline int sys_madvise(void *base, size_t size, int advice)
 	return r < 0 ? r : sys_result(madvise(base, size, advice));
 }
 
+static inline int sys_mprotect(void *base, size_t size, int protection)
+{
+	int r = os_fault(OS_CALL_MPROTECT);
+
+	return r < 0 ? r : sys_result(mprotect(base, size, protection));
+}
+
 /* ---- waiting --------------------------------------------------------------------------------- */
 
 static inline int sys_futex_wait(const uint32_t *word, uint32_t expected, uint32_t mask,

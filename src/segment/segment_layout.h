@@ -96,7 +96,11 @@ struct header_shm {
 	uint64_t checksum;
 };
 
-#define HEADER_READY 0x59444552u /* "REDY" */
+/* features_ro_compat: the numbers of enum shale_debug. features_compat, upper half: one block in N. */
+#define FEATURES_DEBUG       UINT64_C(7)
+#define FEATURE_SAMPLE_SHIFT 32u
+
+#define HEADER_READY         0x59444552u /* "REDY" */
 
 /*
  * The mutable half of the header page, at HEADER_MUTABLE_OFFSET. `ready` is stored last by the
@@ -130,7 +134,11 @@ struct header_mutable_shm {
 	/* line 7: statistics of give-back */
 	uint64_t purged_bytes; /* pages punched in half-used slabs and arenas */
 	uint64_t releases;     /* whole arenas given back, times */
-	uint64_t reserved6[6];
+	uint64_t reserved6[3];
+	/* debug segments: what was found; these only grow (heap/debug.h) */
+	uint64_t debug_written; /* writes after free */
+	uint64_t debug_overrun; /* writes behind the end */
+	uint64_t debug_first;   /* ref of the first such block */
 };
 #define HEADER_MUTABLE_OFFSET 1024u
 

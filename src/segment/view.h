@@ -32,6 +32,22 @@ struct view_attachment {
 	pthread_mutex_t lock; /* guards the lists of lanes and joining */
 };
 
+/*
+ * The guarded blocks of a debug segment that this process has allocated (heap/debug_guard.c). Under the
+ * attachment's lock. `peer_word` is that of the process which installed them: a forked child's differs.
+ */
+#define VIEW_GUARDS 256u
+struct view_guards {
+	uint64_t peer_word;
+	uint32_t count;
+	uint32_t turn; /* allocations, to pick one in N */
+	struct {
+		uint64_t slab;
+		uint32_t pages;    /* between the guards */
+		uint32_t protects; /* by PROT_NONE, not by markers */
+	} blocks[VIEW_GUARDS];
+};
+
 struct shale_segment {
 	unsigned char *base;
 	uint64_t serial; /* unique among the views that this process ever had; never 0 */
@@ -57,7 +73,9 @@ struct shale_segment {
 	uint64_t ino;
 	bool read_only;
 	bool private_memory;
-	uint32_t damaged; /* sticky: damage was met through this view */
+	uint32_t damaged;      /* sticky: damage was met through this view */
+	uint32_t debug;        /* enum shale_debug: chosen when the segment was made */
+	uint32_t guard_sample; /* one block in so many is guarded */
 	/* this process as a peer */
 	struct view_attachment *attachment; /* wiped on fork */
 	uint32_t peer;                      /* our slot, 0 when read-only */
@@ -71,6 +89,7 @@ struct shale_segment {
 	pthread_key_t key; /* parks the lane when its thread ends */
 	bool key_made;
 	struct shale_segment *next_view; /* of all views of the process */
+	struct view_guards guards;
 };
 
 static inline void *view_at(const struct shale_segment *view, uint64_t offset)
