@@ -62,6 +62,7 @@ void cli_json_text(cJSON *object, const char *key, const char *text);
 /* The commands. */
 int cmd_check(const struct cli_arguments *arguments);
 int cmd_doctor(const struct cli_arguments *arguments);
+int cmd_heap(const struct cli_arguments *arguments);
 int cmd_help(const struct cli_arguments *arguments);
 int cmd_stat(const struct cli_arguments *arguments);
 int cmd_version(const struct cli_arguments *arguments);

@@ -10,7 +10,7 @@
 
 static struct tool_run answer;
 
-static const char *const commands[] = {"doctor", "stat", "check", "help", "version"};
+static const char *const commands[] = {"doctor", "stat", "heap", "check", "help", "version"};
 
 TEST(tool, help_lists_each_command)
 {
