@@ -2,7 +2,8 @@
  * steps.c - the one file that sees all layers: what each adds to recovery, checking and statistics.
  *
  * The segment layer declares these tables (segment/recovery.h) and walks them; a layer above adds a
- * row here. Order of recovery: hand-overs first (they decide which blocks live on), slabs last.
+ * row here. Order of recovery: a free that had begun, then
+ * hand-overs (they decide which blocks live on), slabs last.
  *
  * Owner: nobody; constant tables.
  * Death: the steps say it themselves.
@@ -18,11 +19,9 @@
 #include "segment/recovery.h"
 
 const struct recovery_step recovery_steps[] = {
-	{"map", map_settle_lane},
-	{"channel", channel_settle_lane},
-	{"heap intents", heap_settle_intent},
-	{"heap slabs", heap_settle_slabs},
-	{NULL, NULL},
+	{"heap frees", heap_settle_free},  {"map", map_settle_lane},
+	{"channel", channel_settle_lane},  {"heap intents", heap_settle_intent},
+	{"heap slabs", heap_settle_slabs}, {NULL, NULL},
 };
 
 const struct check_step check_steps[] = {

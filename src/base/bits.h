@@ -20,6 +20,9 @@
 
 #define SHALE_COLD          __attribute__((noinline, cold))
 
+/* The bytes there are going to be written soon. Any address will do. */
+#define prefetch_for_write(address) __builtin_prefetch((address), 1)
+
 static inline bool is_power_of_two(uint64_t value)
 {
 	return value != 0 && (value & (value - 1)) == 0;

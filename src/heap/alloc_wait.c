@@ -39,6 +39,7 @@
 
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/parked.h"
 #include "heap/size_class.h"
 #include "segment/geometry.h"
 #include "segment/recovery.h"
@@ -51,67 +52,31 @@ uint64_t memory_slice_ns = 100000000;
 
 /* -- those who free -------------------------------------------------------------------------- */
 
-static bool block_lives(const struct bin_info *bin, const uint8_t *own, uint32_t i)
-{
-	/* we own the slab; a remote free that comes now finds the mark and wakes */
-	return load_relaxed(own + i) != OWN_FREE &&
-	       load_relaxed(own + bin->facts_half + i) != SHARED_FREED;
-}
-
-/* A block known to live makes the answer cheap: from there on, round once. */
-static bool slab_looks_dead(const struct shale_segment *view, uint64_t slab,
-			    const struct bin_info *bin)
-{
-	uint16_t *witness = &slab_arena(view, slab)->witness[slab % SLABS_PER_ARENA];
-	const uint8_t *own = slab_own_facts(view, bin, slab);
-	uint32_t first = load_relaxed(witness); /* a hint */
-
-	for (uint32_t n = 0; n < bin->count; n++) {
-		uint32_t i = (first + n) % bin->count;
-
-		if (!block_lives(bin, own, i))
-			continue;
-		if (n != 0)
-			store_relaxed(witness, (uint16_t)i); /* a hint */
-		return false;
-	}
-	return true;
-}
-
 /* The word is not cleared by who leaves, others may wait; it expires. */
 static bool wanted_at(const struct shale_segment *view, uint64_t now)
 {
 	uint64_t *word = &view_hints(view)->wanted_ns;
 	uint64_t until = load_relaxed(word); /* a hint */
 
-	if (until == 0 || (now < until && until - now <= WANTED_NS))
+	if (until == 0 || (now < until && until - now <= 2 * WANTED_NS))
 		return until != 0;
 	(void)cas_relaxed(word, &until, UINT64_C(0)); /* fails if somebody has come meanwhile */
 	return false;
 }
 
-SHALE_COLD void memory_local_free(struct shale_segment *view, uint64_t slab)
-{
-	/* ours, as the caller knows: nobody else changes its word */
-	unsigned index = slab_word_bin(load_relaxed(slab_word(view, slab)));
-	struct lane *lane;
-
-	if (!wanted_at(view, os_clock_ns()) || lane_enter(view, &lane) < 0)
-		return;
-	if (slab_looks_dead(view, slab, &bin_table[index]))
-		slab_release_one(lane, index, slab);
-	memory_look(lane);
-}
-
-SHALE_COLD void memory_look(struct lane *lane)
+SHALE_COLD bool memory_look(struct lane *lane)
 {
 	struct heap_lane *heap = heap_lane(lane);
 	uint64_t now = memory_wanted(lane->view) ? os_clock_ns() : 0;
 
-	if (now - heap->looked_ns < LOOK_NS || !wanted_at(lane->view, now))
-		return;
-	heap->looked_ns = now;
-	slab_release_empty(lane, false);
+	if (now == 0 || !wanted_at(lane->view, now))
+		return false;
+	if (now - heap->looked_ns >= LOOK_NS) {
+		heap->looked_ns = now;
+		slab_park_all(lane);
+		slab_take_dead(lane, false);
+	}
+	return true;
 }
 
 /* -- those who wait -------------------------------------------------------------------------- */
@@ -122,7 +87,7 @@ static void look_into_idle_lanes(struct shale_segment *view)
 	pthread_mutex_lock(&view->attachment->lock);
 	for (struct lane *lane = view->parked; lane; lane = lane->next_parked)
 		if (lane->index != 0 && heap_lane(lane)->own_word != 0)
-			slab_release_empty(lane, true);
+			slab_park_all(lane);
 	pthread_mutex_unlock(&view->attachment->lock);
 }
 

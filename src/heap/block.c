@@ -1,27 +1,125 @@
 /*
- * block.c - which block starts at an offset, and what its facts say.
+ * block.c - which block starts at an offset, where its facts are, and what they say.
  *
- * Reads only: the slab word once, then at most the two facts of one block.
+ * The slab word is read first; it says whether the facts are dense (at an address that follows from slab
+ * and bin) or among the sparse ones of the arena's table entry. A sparse fact is changed by a CAS on its
+ * four bytes, index and all: an entry that has passed to another block is never hit.
  *
- * Ordering: slab.word (acquire: facts are read for the bin that the word names).
- * Death:    nothing is written.
+ * Writes only shared facts of blocks that the caller holds (block_set_shared).
+ *
+ * Ordering: slab.word (acquire: facts are read for the bin that the word names), slab.moved.
+ * Death:    a change of a fact is one locked instruction.
  */
 #include "heap/block.h"
 
 #include <errno.h>
+#include <stddef.h>
+#include <string.h>
 
 #include "heap/debug.h"
 #include "heap/heap.h"
 #include "heap/large.h"
 #include "heap/slab.h"
 
-int block_find(struct shale_segment *view, uint64_t offset, struct block_place *ret_place)
+#define WORD_TRIES 4096u /* a word that changes more often during one look is played with */
+
+/* -- sparse facts ------------------------------------------------------------------------------ */
+
+/* A struct sparse_fact as one integer, in the machine's own order of bytes. */
+typedef uint32_t __attribute__((may_alias)) sparse_word;
+
+static struct sparse_fact sparse_load(const struct sparse_fact *entry)
+{
+	/* pairs: slab.shared - as a dense fact; the word has been acquired. */
+	sparse_word bits = load_acquire((const sparse_word *)(const void *)entry);
+	struct sparse_fact fact;
+
+	memcpy(&fact, &bits, sizeof(fact));
+	return fact;
+}
+
+static bool sparse_cas(struct sparse_fact *entry, struct sparse_fact from, struct sparse_fact to)
+{
+	sparse_word before, after;
+
+	memcpy(&before, &from, sizeof(before));
+	memcpy(&after, &to, sizeof(after));
+	/* pairs: slab.moved - then the caller looks at the word. */
+	return cas_seq_cst((sparse_word *)(void *)entry, &before, after);
+}
+
+/* 0; -EALREADY the block has no entry: it is free; -EAGAIN the word has changed. */
+static SHALE_COLD int find_sparse(struct shale_segment *view, struct block_place *place)
+{
+	const struct sparse_fact *entries =
+		slab_arena(view, place->slab)->sparse[place->slab % SLABS_PER_ARENA];
+
+	for (unsigned i = 0; i < SPARSE_FACTS; i++) {
+		struct sparse_fact fact = sparse_load(&entries[i]);
+
+		if (fact.index != place->index || fact.own == OWN_FREE)
+			continue;
+		block_place_sparse(view, place, i);
+		return 0;
+	}
+	/* pairs: slab.word - the entries were those of this word. */
+	return load_acquire(slab_word(view, place->slab)) == place->word ? -EALREADY : -EAGAIN;
+}
+
+void block_place_sparse(struct shale_segment *view, struct block_place *place, unsigned i)
+{
+	struct sparse_fact *entry =
+		&slab_arena(view, place->slab)->sparse[place->slab % SLABS_PER_ARENA][i];
+
+	place->own = &entry->own;
+	place->shared = &entry->shared;
+}
+
+static uint8_t set_sparse(const struct block_place *place, enum shared_fact value)
+{
+	struct sparse_fact *entry =
+		(struct sparse_fact *)(void *)(place->own - offsetof(struct sparse_fact, own));
+	struct sparse_fact from, to;
+
+	do {
+		from = sparse_load(entry);
+		if (from.index != place->index || from.own == OWN_FREE)
+			return SHARED_MOVED;
+		if (from.shared == SHARED_FREED)
+			return SHARED_FREED;
+		to = from;
+		to.shared = (uint8_t)value;
+		/* repeats when the entry changes: its block is freed, or the entry another's */
+	} while (!sparse_cas(entry, from, to));
+	return from.shared;
+}
+
+uint8_t block_set_shared(const struct block_place *place, enum shared_fact value)
+{
+	uint8_t before;
+
+	if (place->word & SLAB_SPARSE)
+		return set_sparse(place, value);
+	if (value == SHARED_FREED)
+		/* pairs: slab.shared - our accesses to the block are over; slab.moved: then the word. */
+		return exchange_seq_cst(place->shared, (uint8_t)value);
+	/* relaxed: the CAS decides */
+	before = load_relaxed(place->shared);
+	do {
+		if (before == SHARED_FREED)
+			return before;
+		/* pairs: slab.shared, read by the owner when it frees or collects; then the word. */
+	} while (!cas_seq_cst(place->shared, &before, (uint8_t)value));
+	return before;
+}
+
+/* -- finding ----------------------------------------------------------------------------------- */
+
+static int find_once(struct shale_segment *view, uint64_t offset, struct block_place *ret_place)
 {
 	struct block_place place = {0};
 	enum slab_state state;
 
-	if (!view_in_heap(view, offset, 1))
-		return -EINVAL;
 	place.slab = slab_of_offset(view, offset);
 	if (!slab_known(view, place.slab))
 		return -EINVAL;
@@ -35,7 +133,7 @@ int block_find(struct shale_segment *view, uint64_t offset, struct block_place *
 			       ? 0
 			       : -EINVAL;
 	}
-	if (state != SLAB_OWNED && state != SLAB_ORPHAN)
+	if (state != SLAB_OWNED && state != SLAB_PARKED && state != SLAB_ORPHAN)
 		return state == SLAB_BODY || offset % 16 != 0 ? -EINVAL : -EALREADY;
 	place.bin = &bin_table[slab_word_bin(place.word)];
 	if (place.bin->size == 0)
@@ -45,8 +143,29 @@ int block_find(struct shale_segment *view, uint64_t offset, struct block_place *
 		return -EINVAL;
 	place.own = slab_own_facts(view, place.bin, place.slab) + place.index;
 	place.shared = place.own + place.bin->facts_half;
+	if (unlikely(place.word & SLAB_SPARSE)) {
+		int r = find_sparse(view, &place);
+
+		if (r < 0)
+			return r;
+	}
 	*ret_place = place;
 	return 0;
+}
+
+int block_find(struct shale_segment *view, uint64_t offset, struct block_place *ret_place)
+{
+	int r = -EINVAL;
+
+	if (!view_in_heap(view, offset, 1))
+		return -EINVAL;
+	/* again only when somebody has moved the facts of the slab */
+	for (unsigned tries = 0; tries < WORD_TRIES; tries++) {
+		r = find_once(view, offset, ret_place);
+		if (likely(r != -EAGAIN))
+			return r;
+	}
+	return view_damaged(view);
 }
 
 int heap_block_around(struct shale_segment *view, uint64_t offset, uint64_t *ret_start)
@@ -73,28 +192,45 @@ int heap_block_around(struct shale_segment *view, uint64_t offset, uint64_t *ret
 	return 0;
 }
 
+static enum heap_block facts_say(uint8_t own, uint8_t shared)
+{
+	if (own == OWN_FREE || shared == SHARED_FREED)
+		return HEAP_BLOCK_FREE;
+	return own == OWN_PUBLISHED || shared == SHARED_PUBLISHED ? HEAP_BLOCK_PUBLISHED
+								  : HEAP_BLOCK_LIVE;
+}
+
+/* What the facts of a slab block say, where its word says they are. -EINVAL, -EALREADY, -EUCLEAN. */
+static int read_facts(struct shale_segment *view, uint64_t offset, struct block_place *place)
+{
+	for (unsigned tries = 0; tries < WORD_TRIES; tries++) {
+		enum heap_block said;
+		int r = block_find(view, offset, place);
+
+		if (r < 0 || !place->bin)
+			return r;
+		/* pairs: slab.shared - both facts, and then the word that says they are the facts. */
+		said = facts_say(load_acquire(place->own), load_acquire(place->shared));
+		/* relaxed: not before the facts */
+		if (load_relaxed(slab_word(view, place->slab)) == place->word)
+			return (int)said;
+	}
+	return view_damaged(view);
+}
+
 int heap_block_state(struct shale_segment *view, uint64_t offset, uint64_t *ret_usable)
 {
 	struct block_place place;
-	uint8_t own, shared;
-	int r = block_find(view, offset, &place);
+	int r = read_facts(view, offset, &place);
 
 	if (r == -EALREADY)
 		return HEAP_BLOCK_FREE;
 	if (r < 0)
 		return r;
-	if (!place.bin) {
-		if (ret_usable)
-			*ret_usable = span_slab_count(view, place.slab) * SLAB_SIZE;
-		return place.word & SLAB_PUBLISHED ? HEAP_BLOCK_PUBLISHED : HEAP_BLOCK_LIVE;
-	}
-	/* facts of a block that the caller holds or that recovery has named: nobody moves them */
-	own = load_relaxed(place.own);
-	shared = load_relaxed(place.shared);
 	if (ret_usable)
-		*ret_usable = place.bin->size;
-	if (own == OWN_FREE || shared == SHARED_FREED)
-		return HEAP_BLOCK_FREE;
-	return own == OWN_PUBLISHED || shared == SHARED_PUBLISHED ? HEAP_BLOCK_PUBLISHED
-								  : HEAP_BLOCK_LIVE;
+		*ret_usable =
+			place.bin ? place.bin->size : span_slab_count(view, place.slab) * SLAB_SIZE;
+	if (!place.bin)
+		return place.word & SLAB_PUBLISHED ? HEAP_BLOCK_PUBLISHED : HEAP_BLOCK_LIVE;
+	return r;
 }

@@ -25,6 +25,7 @@
 #include "heap/heap_lane.h"
 #include "heap/large.h"
 #include "heap/memory_wait.h"
+#include "heap/parked.h"
 #include "heap/slab.h"
 #include "segment/recovery.h"
 
@@ -45,11 +46,16 @@ static inline unsigned char *bin_pop_last(struct heap_bin *bin)
 static inline unsigned char *bin_pop_scanned(struct heap_bin *bin)
 {
 	unsigned first = lowest_bit(bin->mask);
+	uint64_t size = bin->size;
+	unsigned char *block = bin->mask_block + first * size;
 
 	bin->mask &= bin->mask - 1;
 	/* as above */
 	store_relaxed(bin->mask_own + first, (uint8_t)OWN_ALLOCATED);
-	return bin->mask_block + (uint64_t)first * bin->size;
+	/* where the next one begins and ends: scanned blocks were not used lately */
+	prefetch_for_write(block + size);
+	prefetch_for_write(block + 2 * size - 8);
+	return block;
 }
 
 static SHALE_COLD unsigned char *alloc_refill(struct lane *lane, unsigned index, int *ret_error)
@@ -221,38 +227,41 @@ void *shale_alloc_zeroed(struct shale_segment *segment, size_t size)
 
 /* -- free ------------------------------------------------------------------------- */
 
-/* The caches of the bin are full: a later scan finds the block. */
-static SHALE_COLD void free_beyond(struct shale_segment *view, uint64_t slab)
+/*
+ * The LIFO is full: a scan will find the block. Has the arguments of shale_free() where they are, so
+ * that the way there costs no register.
+ */
+static __attribute__((noinline)) int free_for_scan(const struct shale_segment *segment,
+						   const void *block, struct lane *lane)
 {
-	uint8_t *hint = slab_local_hint(view, slab);
+	uint64_t offset = (uint64_t)((uintptr_t)block - (uintptr_t)segment->base);
+	uint64_t slab = slab_of_offset(segment, offset);
 
-	/* written by this lane alone; read first to keep the line clean */
-	if (load_relaxed(hint) == 0)
-		store_relaxed(hint, (uint8_t)1);
-	if (unlikely(memory_wanted(view)))
-		memory_local_free(view, slab);
+	heap_slab(lane, slab)->freed = 1;
+	return 0;
 }
 
-/* The fact says free: remembers the block for the next allocation. */
-static inline void bin_push(struct lane *lane, struct heap_bin *bin, uint64_t slab,
-			    unsigned char *block, uint8_t *own)
+/* One store: before it the block is live, after it free. Then it is remembered for an allocation. */
+static inline int bin_free(const struct shale_segment *segment, struct lane *lane,
+			   struct heap_bin *bin, void *block, uint8_t *own)
 {
 	struct heap_free_block *next = bin->top + 1;
 
-	if (unlikely(((uintptr_t)next & (HEAP_LIFO_BYTES - 1)) == 0)) {
-		free_beyond(lane->view, slab);
-		return;
-	}
+	/* only the owner writes own[] */
+	store_relaxed(own, (uint8_t)OWN_FREE);
+	if (unlikely(((uintptr_t)next & (HEAP_LIFO_BYTES - 1)) == 0))
+		return free_for_scan(segment, block, lane);
 	*next = (struct heap_free_block){block, own};
 	bin->top = next;
+	return 0;
 }
 
 /*
- * Frees a live block of a slab that the lane owns, if nobody else has touched its facts. False:
- * anything else, and nothing was done. Whatever the address is, what is read and written is private
- * memory, or a fact of a slab that is ours.
+ * Is it a live block of a slab that the lane owns, of which nobody else has touched the facts? Whatever
+ * the address is, what is read is private memory, or a fact of a slab that is ours.
  */
-static inline bool free_own(struct lane *lane, unsigned char *block)
+static inline bool is_own(struct lane *lane, const void *block, struct heap_bin **ret_bin,
+			  uint8_t **ret_own)
 {
 	struct heap_lane *heap = heap_lane(lane);
 	uint64_t slab = ((uintptr_t)block - heap->base) >> SLAB_SHIFT;
@@ -263,19 +272,16 @@ static inline bool free_own(struct lane *lane, unsigned char *block)
 	if (unlikely(slab >= heap->slab_count))
 		return false;
 	/* the entry that is none has the limit 0, for slabs that are not ours */
-	bin = heap_bin_at(heap, lane->slab_bins[slab]);
+	bin = heap_bin_at(heap, heap_slab(lane, slab)->bin);
 	product = (uint16_t)(uintptr_t)block * bin->reciprocal;
 	if (unlikely((uint32_t)product >= bin->limit))
 		return false;
 	own = bin->facts + slab * bin->stride + (product >> 32);
+	*ret_bin = bin;
+	*ret_own = own;
 	/* only this lane writes own[] of its slabs, hence a plain load; a free by somebody else that
 	 * comes later than this look is itself a double free */
-	if (unlikely(*own == OWN_FREE || load_relaxed(own + bin->half) != SHARED_NONE))
-		return false;
-	/* one store: before it the block is live, after it free */
-	store_relaxed(own, (uint8_t)OWN_FREE);
-	bin_push(lane, bin, slab, block, own);
-	return true;
+	return likely(*own != OWN_FREE && load_relaxed(own + bin->half) == SHARED_NONE);
 }
 
 /* The owner frees a block of a slab in which somebody else has changed shared[]. */
@@ -294,22 +300,23 @@ static int free_local_shared(const struct block_place *place)
 	return 0;
 }
 
-/* As free_own(), found by the slab word. */
+/* Another way to a block of our own: found by the slab word. */
 static int free_local(struct lane *lane, const struct block_place *place, uint64_t offset)
 {
+	unsigned index = slab_word_bin(place->word);
 	int r;
 
+	/* what we own we know: this word is somebody else's work */
+	if (heap_slab(lane, place->slab)->bin != heap_bin_place(index))
+		return view_damaged(lane->view);
 	/* only this lane writes own[] of its slabs */
 	if (load_relaxed(place->own) == OWN_FREE)
 		return -EALREADY;
 	r = free_local_shared(place);
 	if (r < 0)
 		return r;
-	/* one store: before it the block is live, after it free */
-	store_relaxed(place->own, (uint8_t)OWN_FREE);
-	bin_push(lane, heap_bin(lane, slab_word_bin(place->word)), place->slab,
-		 view_at(lane->view, offset), place->own);
-	return 0;
+	return bin_free(lane->view, lane, heap_bin(lane, index), view_at(lane->view, offset),
+			place->own);
 }
 
 static SHALE_COLD int free_any(struct shale_segment *view, struct lane *lane, uint64_t offset)
@@ -324,13 +331,19 @@ static SHALE_COLD int free_any(struct shale_segment *view, struct lane *lane, ui
 	/* a wiped or fresh lane has own_word 0, which no owned slab matches */
 	if ((place.word & SLAB_OWNER_MASK) == heap_lane(lane)->own_word)
 		return free_local(lane, &place, offset);
-	return block_free_remote(view, &place);
+	if (slab_reopen_for_free(lane, &place))
+		return free_local(lane, &place, offset);
+	return block_free_named(view, lane, lane->index, &place);
 }
 
 int heap_free_raw(struct shale_segment *view, struct lane *lane, uint64_t offset)
 {
-	if (likely(free_own(lane, view_at(view, offset))))
-		return 0;
+	void *block = view_at(view, offset);
+	struct heap_bin *bin;
+	uint8_t *own;
+
+	if (likely(is_own(lane, block, &bin, &own)))
+		return bin_free(view, lane, bin, block, own);
 	return free_any(view, lane, offset);
 }
 
@@ -338,9 +351,7 @@ int heap_free_block(struct shale_segment *view, struct lane *lane, uint64_t offs
 {
 	if (unlikely(view->debug != 0))
 		return debug_free(view, lane, offset);
-	if (likely(free_own(lane, view_at(view, offset))))
-		return 0;
-	return free_any(view, lane, offset);
+	return heap_free_raw(view, lane, offset);
 }
 
 int heap_free_for(struct shale_segment *view, uint32_t dead_lane, uint64_t offset)
@@ -352,7 +363,7 @@ int heap_free_for(struct shale_segment *view, uint32_t dead_lane, uint64_t offse
 		return r;
 	if (!place.bin)
 		return span_free(view, dead_lane, place.slab, place.word);
-	return block_free_remote(view, &place);
+	return block_free_named(view, NULL, dead_lane, &place);
 }
 
 /* Whatever is not a block of the lane that this thread used last. */
@@ -373,10 +384,12 @@ static SHALE_COLD int free_address(struct shale_segment *segment, void *ptr)
 
 int shale_free(struct shale_segment *segment, void *ptr)
 {
+	struct heap_bin *bin;
 	struct lane *lane;
+	uint8_t *own;
 
-	if (likely(lane_last(segment, &lane) && free_own(lane, ptr)))
-		return 0;
+	if (likely(lane_last(segment, &lane) && is_own(lane, ptr, &bin, &own)))
+		return bin_free(segment, lane, bin, ptr, own);
 	return free_address(segment, ptr);
 }
 

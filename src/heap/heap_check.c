@@ -24,7 +24,8 @@ struct slab_view {
 	struct shale_segment *view;
 	uint64_t slab;
 	uint64_t word;
-	const struct bin_info *bin; /* of an owned or orphan slab */
+	const struct bin_info *bin; /* of an owned, parked or orphan slab whose facts are dense */
+	const struct sparse_fact *sparse; /* ... whose facts are sparse */
 };
 
 static uint64_t word_of(const struct slab_view *s)
@@ -155,8 +156,9 @@ static const char *h6_owner_is_a_lane_in_use(const struct slab_view *s)
 			return NULL;
 		break;
 	case SLAB_OWNED:
-		if (!s->bin)
-			return "an owned slab has an unknown bin";
+	case SLAB_PARKED:
+		if (!s->bin && !s->sparse)
+			return "an owned or parked slab has an unknown bin";
 		break;
 	case SLAB_CLAIMED:
 	case SLAB_SPAN_CLAIM:
@@ -175,6 +177,54 @@ static const char *h7_only_committed_arenas_have_slabs(const struct slab_view *s
 	return "a slab in use lies in an arena that is not committed";
 }
 
+static const char *h8_held_slab_has_a_lease(const struct slab_view *s)
+{
+	if (slab_word_state(s->word) == SLAB_BODY || !(s->word & SLAB_HELD))
+		return NULL;
+	if (!slab_word_let_go(s->word))
+		return "a slab is held that is neither parked nor an orphan";
+	/* relaxed: looked at again */
+	if (load_relaxed(&slab_arena(s->view, s->slab)->lease) == 0)
+		return "a slab is held without a lease";
+	return NULL;
+}
+
+static const char *sparse_entry_wrong(const struct slab_view *s, unsigned i)
+{
+	const struct bin_info *bin = &bin_table[slab_word_bin(s->word)];
+	const struct sparse_fact *entry = &s->sparse[i];
+	/* relaxed: looked at again */
+	uint8_t own = load_relaxed(&entry->own);
+
+	if (own == OWN_FREE)
+		return NULL;
+	if ((own != OWN_ALLOCATED && own != OWN_PUBLISHED) ||
+	    load_relaxed(&entry->shared) > SHARED_FREED)
+		return "a sparse fact has an unknown value";
+	if (entry->index >= bin->count)
+		return "a sparse fact is about a block beyond the last";
+	for (unsigned k = 0; k < i; k++)
+		if (s->sparse[k].index == entry->index && s->sparse[k].own != OWN_FREE)
+			return "two sparse facts are about one block";
+	return NULL;
+}
+
+static const char *h9_sparse_facts_are_well_formed(const struct slab_view *s)
+{
+	uint32_t used = load_relaxed(&slab_arena(s->view, s->slab)->sparse_used); /* as below */
+	const char *text = NULL;
+
+	if (slab_word_state(s->word) == SLAB_BODY || !(s->word & SLAB_SPARSE))
+		return NULL;
+	if (!slab_word_let_go(s->word) || !s->sparse)
+		return "a slab has sparse facts that is neither parked nor an orphan";
+	if (!(used >> (s->slab % SLABS_PER_ARENA) & 1))
+		return "the sparse facts of a slab are not marked as used";
+	for (unsigned i = 0; i < SPARSE_FACTS && !text; i++)
+		text = sparse_entry_wrong(s, i);
+	return text;
+}
+
 static const struct invariant {
 	const char *number;
 	const char *(*test)(const struct slab_view *s);
@@ -187,6 +237,8 @@ static const struct invariant {
 	{"H5", h5_body_is_covered_by_its_head, false},
 	{"H6", h6_owner_is_a_lane_in_use, false},
 	{"H7", h7_only_committed_arenas_have_slabs, false},
+	{"H8", h8_held_slab_has_a_lease, false},
+	{"H9", h9_sparse_facts_are_well_formed, false},
 };
 
 static struct slab_view slab_look(struct shale_segment *view, uint64_t slab)
@@ -194,8 +246,12 @@ static struct slab_view slab_look(struct shale_segment *view, uint64_t slab)
 	struct slab_view s = {.view = view, .slab = slab};
 
 	s.word = word_of(&s);
-	if (slab_word_state(s.word) == SLAB_OWNED || slab_word_state(s.word) == SLAB_ORPHAN)
+	if (slab_word_state(s.word) == SLAB_OWNED || slab_word_let_go(s.word))
 		s.bin = &bin_table[slab_word_bin(s.word)];
+	if (s.bin && s.bin->size != 0 && (s.word & SLAB_SPARSE)) {
+		s.sparse = slab_arena(view, slab)->sparse[slab % SLABS_PER_ARENA];
+		s.bin = NULL; /* the dense facts say nothing */
+	}
 	if (s.bin && (s.bin->size == 0 || (s.bin->facts_long && !long_facts_known(&s))))
 		s.bin = NULL;
 	return s;
@@ -251,23 +307,39 @@ static bool lane_is_mine(struct shale_segment *view, uint32_t lane)
 	       lane_word_active(word) && lane_word_peer(word) == view->peer;
 }
 
+static void count_block(uint8_t own, uint8_t shared, uint32_t size, bool mine,
+			struct shale_heap_figures *stat)
+{
+	bool published = own == OWN_PUBLISHED || shared == SHARED_PUBLISHED;
+
+	if (own == OWN_FREE || shared == SHARED_FREED)
+		return;
+	stat->live_blocks++;
+	stat->live_bytes += size;
+	stat->published_blocks += published;
+	stat->own_blocks += mine && !published;
+}
+
 static void count_blocks(const struct slab_view *s, struct shale_heap_figures *stat)
 {
 	const uint8_t *own = slab_own_facts(s->view, s->bin, s->slab);
 	bool mine = lane_is_mine(s->view, slab_word_lane(s->word));
 
-	for (uint32_t i = 0; i < s->bin->count; i++) {
-		uint8_t fact = load_relaxed(own + i); /* statistics */
-		uint8_t shared = load_relaxed(own + s->bin->facts_half + i);
-		bool published = fact == OWN_PUBLISHED || shared == SHARED_PUBLISHED;
+	for (uint32_t i = 0; i < s->bin->count; i++)
+		/* statistics */
+		count_block(load_relaxed(own + i), load_relaxed(own + s->bin->facts_half + i),
+			    s->bin->size, mine, stat);
+}
 
-		if (fact == OWN_FREE || shared == SHARED_FREED)
-			continue;
-		stat->live_blocks++;
-		stat->live_bytes += s->bin->size;
-		stat->published_blocks += published;
-		stat->own_blocks += mine && !published;
-	}
+/* The same from the entries. */
+static void count_sparse(const struct slab_view *s, struct shale_heap_figures *stat)
+{
+	bool mine = lane_is_mine(s->view, slab_word_lane(s->word));
+
+	for (unsigned i = 0; i < SPARSE_FACTS; i++)
+		/* statistics */
+		count_block(load_relaxed(&s->sparse[i].own), load_relaxed(&s->sparse[i].shared),
+			    bin_table[slab_word_bin(s->word)].size, mine, stat);
 }
 
 static void count_span(const struct slab_view *s, struct shale_heap_figures *stat)
@@ -287,9 +359,12 @@ static void count_slab(struct shale_segment *view, uint64_t slab, struct shale_h
 
 	stat->slabs_free += slab_word_state(s.word) == SLAB_FREE;
 	stat->slabs_orphan += slab_word_state(s.word) == SLAB_ORPHAN;
-	stat->slabs_owned += slab_word_state(s.word) == SLAB_OWNED;
+	stat->slabs_owned +=
+		slab_word_state(s.word) == SLAB_OWNED || slab_word_state(s.word) == SLAB_PARKED;
 	if (s.bin)
 		count_blocks(&s, stat);
+	else if (s.sparse)
+		count_sparse(&s, stat);
 	else if (slab_word_state(s.word) == SLAB_SPAN)
 		count_span(&s, stat);
 }

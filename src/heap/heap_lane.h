@@ -6,12 +6,12 @@
  * losing it loses nothing. Zero bytes are a valid empty state: that is what a forked child sees.
  *
  *   struct lane  |index, shm ...| heap: base, counts | bins[73] x 128 | lifo[72] x 256 | size_bins |
- *                | slab_bins: 2 bytes for each slab of the segment ...                             |
+ *                | slabs: 4 bytes for each slab of the segment ...                                 |
  *
  * Owner:     the thread that has the lane.
- * Invariant: FL1 slab_bins[s] names a bin only if the word of slab s is OWNED by this lane with that
- *                bin. Only the owner takes a word out of that state while it lives, so it clears its
- *                entry first (heap_slab_gone) and sets it last (heap_slab_mine); no peer can move it.
+ * Invariant: FL1 slabs[s] names a bin only if the word of slab s is OWNED by this lane with that bin.
+ *                Only the owner takes a word out of that state while it lives, so it clears its
+ *                entry first (heap_slab_closes) and sets it last (heap_slab_opened); no peer can.
  *            FL2 bins[0] is all zero: a size, or a slab, that has no bin leads to it and fits nothing.
  *            FL3 the low byte of `top` is 0 when the LIFO is empty, and only then.
  * Lifetime:  from the lane's claim to detach.
@@ -21,6 +21,7 @@
 #define SHALE_HEAP_HEAP_LANE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "heap/size_class.h"
@@ -31,10 +32,18 @@
 #define HEAP_LIFO_SLOTS 16u /* of which the first is never used */
 #define HEAP_LIFO_BYTES 256u
 #define HEAP_SIZE_STEP  16u
+#define HEAP_OPEN_MAX   64u /* slabs of a bin that frees keep open: what a stopped lane withholds */
 
 struct heap_free_block {
 	unsigned char *block;
 	uint8_t *own; /* its fact */
+};
+
+/* What the owner of a slab knows about it without looking at the segment. */
+struct heap_slab {
+	uint16_t bin;  /* heap_bin_place() if the slab is ours, else 0 */
+	uint8_t freed; /* a block was freed that the LIFO had no room for, since the last scan */
+	uint8_t reserved;
 };
 
 struct heap_bin {
@@ -56,13 +65,14 @@ struct heap_bin {
 	uint32_t owned_count;
 	uint32_t owned_room;
 	uint32_t owned_cursor;
+	uint32_t open_count;   /* slabs of the bin that are OWNED by us */
 	uint32_t orphans_seen; /* value of the orphan hint when none was found */
-	uint64_t *owned;       /* slabs that we own, as far as remembered */
-	uint64_t reserved[3];
+	uint64_t *owned;       /* slabs that we own or have parked, as far as remembered */
+	uint64_t reserved[2];
 };
 
-_Static_assert(sizeof(struct heap_bin) == 128,
-	       "two lines, and the step of size_bins and slab_bins");
+_Static_assert(sizeof(struct heap_bin) == 128, "two lines, and the step of heap_bin_at()");
+_Static_assert(sizeof(struct heap_slab) == sizeof(((struct lane *)0)->slabs[0]), "one each");
 _Static_assert(offsetof(struct heap_bin, slab) == 64, "the fast paths touch one line");
 _Static_assert(BIN_SIZE_MAX <= UINT16_MAX && LONG_FACTS_BLOCKS <= UINT16_MAX, "16 bits");
 _Static_assert(HEAP_LIFO_SLOTS * sizeof(struct heap_free_block) == HEAP_LIFO_BYTES, "FL3");
@@ -74,9 +84,10 @@ struct heap_lane {
 	uint64_t arena_current; /* where the last free slab was found */
 	uint32_t orphans_swept; /* value of the orphan hint when empty ones were last looked for */
 	uint64_t looked_ns;     /* when it last looked through its slabs because somebody waited */
+	uint64_t left_slab;     /* 1 + a dead slab that a name kept us from taking; 0: none */
 	_Alignas(64) struct heap_bin bins_from_none[1 + BIN_COUNT]; /* bin i is entry 1 + i */
 	_Alignas(HEAP_LIFO_BYTES) struct heap_free_block lifo[BIN_COUNT][HEAP_LIFO_SLOTS];
-	/* for each 16 bytes of size, and in slab_bins for each slab: see heap_bin_at() */
+	/* heap_bin_place() for each 16 bytes of size */
 	uint16_t size_bins[BIN_SIZE_MAX / HEAP_SIZE_STEP + 1];
 };
 
@@ -95,7 +106,7 @@ static inline struct heap_bin *heap_bin(struct lane *lane, unsigned index)
 }
 
 /*
- * A bin in size_bins and slab_bins is its entry's number times 16: the processor multiplies by eight
+ * A bin in size_bins and slabs is its entry's number times 16: the processor multiplies by eight
  * for nothing, and an entry is 128 bytes long. 0 is the entry that is none.
  */
 static inline uint16_t heap_bin_place(unsigned index)
@@ -108,15 +119,26 @@ static inline struct heap_bin *heap_bin_at(struct heap_lane *heap, uint64_t plac
 	return (struct heap_bin *)(void *)((unsigned char *)heap->bins_from_none + place * 8);
 }
 
-/* The word of the slab has become OWNED by this lane; and: it is about to become something else. */
-static inline void heap_slab_mine(struct lane *lane, uint64_t slab, unsigned index)
+/* slab is below slab_count */
+static inline struct heap_slab *heap_slab(struct lane *lane, uint64_t slab)
 {
-	lane->slab_bins[slab] = heap_bin_place(index);
+	return (struct heap_slab *)(void *)lane->slabs + slab;
 }
 
-static inline void heap_slab_gone(struct lane *lane, uint64_t slab)
+/* The word of the slab has become OWNED by this lane, with that bin. */
+static inline void heap_slab_opened(struct lane *lane, unsigned index, uint64_t slab)
 {
-	lane->slab_bins[slab] = 0;
+	*heap_slab(lane, slab) = (struct heap_slab){.bin = heap_bin_place(index)};
+	heap_bin(lane, index)->open_count++;
+}
+
+/* It is about to become something else. What the lane alone knew of it is told to the segment. */
+static inline void heap_slab_closes(struct lane *lane, unsigned index, uint64_t slab)
+{
+	if (heap_slab(lane, slab)->freed)
+		store_relaxed(slab_local_hint(lane->view, slab), (uint8_t)1); /* a hint */
+	*heap_slab(lane, slab) = (struct heap_slab){0};
+	heap_bin(lane, index)->open_count--;
 }
 
 static inline bool heap_lifo_empty(const struct heap_bin *bin)

@@ -9,6 +9,7 @@
 #include "segment/lanes.h"
 #include "segment/view.h"
 
+int heap_settle_free(struct shale_segment *view, uint32_t lane);
 int heap_settle_intent(struct shale_segment *view, uint32_t lane);
 int heap_settle_slabs(struct shale_segment *view, uint32_t lane);
 

@@ -38,12 +38,9 @@ static inline void memory_freed(const struct shale_segment *view)
 }
 
 /*
- * A block of the calling thread's own slab has just been freed, not into a cache, and memory_wanted() says yes:
- * gives the slab back if nothing lives in it.
+ * Does somebody wait for memory? If so, now and then, the lane lets go of all that it could allocate from,
+ * so that the last free of each slab is seen, by whomever.
  */
-void memory_local_free(struct shale_segment *view, uint64_t slab);
-
-/* Now and then while somebody waits: gives back what the lane's slow paths would find empty. */
-void memory_look(struct lane *lane);
+bool memory_look(struct lane *lane);
 
 #endif

@@ -48,32 +48,61 @@ static bool owned_by(struct lane *lane, const struct block_place *place)
 	return lane && (place->word & SLAB_OWNER_MASK) == heap_lane(lane)->own_word;
 }
 
+#define FACT_TRIES 4096u /* a word that changes more often meanwhile is played with */
+
+/* Sets the shared fact of a block that we hold, until it is where the word says. -EALREADY: freed. */
+static int set_shared(struct shale_segment *view, uint64_t offset, struct block_place *place,
+		      enum shared_fact value)
+{
+	int r = 0;
+
+	for (unsigned tries = 0; r == 0 && tries < FACT_TRIES; tries++) {
+		uint8_t before = block_set_shared(place, value);
+
+		/* pairs: slab.moved - after the fact. */
+		if (load_seq_cst(slab_word(view, place->slab)) == place->word)
+			return before == SHARED_FREED ? -EALREADY : 0;
+		/* somebody moves the facts: where are they now? */
+		r = block_find(view, offset, place);
+		if (r == 0 && !place->bin)
+			return -EALREADY;
+	}
+	return r < 0 ? r : view_damaged(view);
+}
+
+/* In an open slab of the calling lane: nobody moves its facts, and own[] is ours to write. */
+static int publish_own(const struct block_place *place)
+{
+	uint8_t own = load_relaxed(place->own); /* we hold the block */
+	uint8_t shared = load_relaxed(place->shared);
+
+	if (own == OWN_FREE || shared == SHARED_FREED)
+		return -EALREADY;
+	if (own == OWN_PUBLISHED || shared == SHARED_PUBLISHED)
+		return 0;
+	/* only the owner writes own[] */
+	store_relaxed(place->own, (uint8_t)OWN_PUBLISHED);
+	return 1;
+}
+
 int heap_publish_block(struct shale_segment *view, struct lane *lane, uint64_t offset)
 {
 	struct block_place place;
-	uint8_t own, shared;
 	int r = block_find(view, offset, &place);
 
 	if (r < 0)
 		return r;
 	if (!place.bin)
 		return span_publish(view, &place);
-	own = load_relaxed(place.own); /* we hold the block */
-	shared = load_relaxed(place.shared);
-	if (own == OWN_FREE || shared == SHARED_FREED)
-		return -EALREADY;
-	if (own == OWN_PUBLISHED || shared == SHARED_PUBLISHED)
-		return 0;
-	if (owned_by(lane, &place)) {
-		/* only the owner writes own[] */
-		store_relaxed(place.own, (uint8_t)OWN_PUBLISHED);
-		return 1;
-	}
+	if (owned_by(lane, &place))
+		return publish_own(&place);
+	r = heap_block_state(view, offset, NULL);
+	if (r != HEAP_BLOCK_LIVE)
+		return r == HEAP_BLOCK_PUBLISHED ? 0 : -EALREADY;
 	/* once set, the owner looks at shared[] when it frees a block that came back to it */
 	store_relaxed(slab_publish_hint(view, place.slab), (uint8_t)1);
-	/* pairs: slab.shared - read by the owner when it frees or collects. */
-	store_release(place.shared, (uint8_t)SHARED_PUBLISHED);
-	return 1;
+	r = set_shared(view, offset, &place, SHARED_PUBLISHED);
+	return r < 0 ? r : 1;
 }
 
 /* Takes back a publish that led to nothing; the caller still holds the block. */
@@ -91,8 +120,7 @@ static void unpublish_block(struct shale_segment *view, struct lane *lane, uint6
 	} else if (owned_by(lane, &place)) {
 		store_relaxed(place.own, (uint8_t)OWN_ALLOCATED); /* only the owner writes it */
 	} else {
-		/* pairs: slab.shared - we hold the block. */
-		store_release(place.shared, (uint8_t)SHARED_NONE);
+		(void)set_shared(view, offset, &place, SHARED_NONE);
 	}
 }
 

@@ -1,9 +1,12 @@
 /*
  * slab.c - the slow path of an allocation: scan the lane's own slabs, adopt, or take a new one.
  *
+ * When it begins, the lane has nothing of the bin cached, so a slab that is scanned to its end is
+ * parked (parked.c): the lane comes back to it by its list, when there is a hint.
+ *
  * Writes: slab words by CAS; own[] of slabs that the lane owns; the lane's private lists.
- * Invariant: SL1 a slab in `owned` has a word OWNED by this lane (others may be missing from it: the
- *            list is a memory aid, the words are the truth).
+ * Invariant: SL1 `owned` is a memory aid: what it says is asked of the slab word before it is used; slabs
+ *            may be missing from it, be in it twice, or belong to somebody else by now.
  * Progress:  lock-free; a CAS that fails means that somebody else took that slab.
  * Ordering:  slab.word (release when a slab changes hands, acquire when it is taken).
  * Death:     OWNED words of a dead lane are settled by recovery; a slab emptied and not yet FREE is
@@ -13,52 +16,33 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
 
 #include "heap/arena.h"
+#include "heap/facts.h"
 #include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/memory_wait.h"
+#include "heap/parked.h"
 #include "segment/recovery.h"
 
-#define WALK_LIMIT 64u /* owned slabs looked at before a new one is taken */
+#define WALK_LIMIT 64u /* remembered slabs looked at before a new one is taken */
 
 /* -- scanning ------------------------------------------------------------------------------ */
 
-/*
- * Bit i: own[i] == 0, for the 64 facts at own, which is a multiple of 64. They are the owner's alone,
- * and who calls is the owner: a wide load sees what one of each byte would.
- */
-static uint64_t free_mask(const uint8_t *own)
+/* Blocks were freed in the current slab since its scan began. */
+static bool scan_again(struct lane *lane, struct heap_bin *bin)
 {
-	uint64_t mask = 0;
+	struct heap_slab *slab = heap_slab(lane, bin->slab);
 
-#ifdef __SSE2__
-	for (unsigned i = 0; i < 4; i++) {
-		__m128i facts = _mm_load_si128((const __m128i *)(const void *)own + i);
-		int zero = _mm_movemask_epi8(_mm_cmpeq_epi8(facts, _mm_setzero_si128()));
-
-		mask |= (uint64_t)(unsigned)zero << (16 * i);
-	}
-#else
-	for (unsigned i = 0; i < 64; i++)
-		mask |= (uint64_t)(load_relaxed(own + i) == OWN_FREE) << i; /* ours */
-#endif
-	return mask;
+	if (!slab->freed)
+		return false;
+	slab->freed = 0;
+	bin->scan_next = 0;
+	return true;
 }
 
-/* A fact that is no block's reads as free: `count` of the 64 are. */
-static uint64_t mask_of(const uint8_t *own, uint32_t count)
-{
-	uint64_t mask = free_mask(own);
-
-	return count < 64 ? mask & ((UINT64_C(1) << count) - 1) : mask;
-}
-
-/* Scans on in the current slab until a free block is found. */
+/* Scans on in the current slab until a free block is found; lets go of it when there is none. */
 static bool scan_current(struct lane *lane, unsigned index)
 {
 	const struct shale_segment *view = lane->view;
@@ -69,10 +53,10 @@ static bool scan_current(struct lane *lane, unsigned index)
 	if (!bin->has_slab)
 		return false;
 	own = slab_own_facts(view, info, bin->slab);
-	while (bin->scan_next < info->count) {
+	while (bin->scan_next < info->count || scan_again(lane, bin)) {
 		uint32_t first = bin->scan_next;
 		/* the LIFO is empty, or we would not be here: nothing is found a second time */
-		uint64_t mask = mask_of(own + first, info->count - first);
+		uint64_t mask = facts_free_mask(own + first, info->count - first);
 
 		bin->scan_next += 64;
 		if (mask == 0)
@@ -84,6 +68,7 @@ static bool scan_current(struct lane *lane, unsigned index)
 		return true;
 	}
 	bin->has_slab = false;
+	slab_park(lane, index, bin->slab);
 	return false;
 }
 
@@ -95,6 +80,7 @@ static bool scan_slab(struct lane *lane, unsigned index, uint64_t slab)
 
 	/* only this lane writes the hint; it is cleared before the scan that makes it true */
 	store_relaxed(hint, (uint8_t)0);
+	heap_slab(lane, slab)->freed = 0;
 	(void)slab_collect(lane->view, slab, &bin_table[index]);
 	bin->slab = slab;
 	bin->scan_next = 0;
@@ -102,7 +88,38 @@ static bool scan_slab(struct lane *lane, unsigned index, uint64_t slab)
 	return scan_current(lane, index);
 }
 
-/* -- the list of owned slabs ------------------------------------------------------------------ */
+/* -- the list of slabs that we own or have parked ---------------------------------------------- */
+
+/* Ours, OWNED or PARKED? A look. */
+static bool slab_is_ours(const struct lane *lane, unsigned index, uint64_t slab)
+{
+	uint64_t low = load_relaxed(slab_word(lane->view, slab)) & SLAB_PAYLOAD_MASK;
+
+	return low == slab_low(SLAB_OWNED, lane->index, index) ||
+	       (low & ~(SLAB_HELD | SLAB_SPARSE)) == slab_low(SLAB_PARKED, lane->index, index);
+}
+
+static int compare_slabs(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Drops what is not ours any more, and what came back to us and is in the list twice. */
+static void owned_tidy(struct lane *lane, unsigned index)
+{
+	struct heap_bin *bin = heap_bin(lane, index);
+	uint32_t kept = 0;
+
+	if (bin->owned_count > 1)
+		qsort(bin->owned, bin->owned_count, sizeof(*bin->owned), compare_slabs);
+	for (uint32_t i = 0; i < bin->owned_count; i++)
+		if ((kept == 0 || bin->owned[kept - 1] != bin->owned[i]) &&
+		    slab_is_ours(lane, index, bin->owned[i]))
+			bin->owned[kept++] = bin->owned[i];
+	bin->owned_count = kept;
+}
 
 void slab_remember(struct lane *lane, unsigned index, uint64_t slab)
 {
@@ -110,14 +127,19 @@ void slab_remember(struct lane *lane, unsigned index, uint64_t slab)
 	uint32_t room = bin->owned_room ? bin->owned_room * 2 : 8;
 	uint64_t *grown;
 
-	if (bin->owned_count == bin->owned_room) {
+	if (bin->owned_count == bin->owned_room)
+		owned_tidy(lane, index);
+	/* room is made before the list is full of what is ours, so that tidying pays */
+	if (bin->owned_count >= bin->owned_room - bin->owned_room / 4) {
 		grown = realloc(bin->owned, room * sizeof(*grown));
-		if (!grown)
-			return; /* forgotten, not lost: the slab word still names us */
-		bin->owned = grown;
-		bin->owned_room = room;
+		if (grown) {
+			bin->owned = grown;
+			bin->owned_room = room;
+		}
 	}
-	bin->owned[bin->owned_count++] = slab;
+	if (bin->owned_count < bin->owned_room)
+		bin->owned[bin->owned_count++] = slab;
+	/* else forgotten, not lost: the slab word still names us */
 }
 
 static void slab_forget(struct heap_bin *bin, uint32_t position)
@@ -125,23 +147,44 @@ static void slab_forget(struct heap_bin *bin, uint32_t position)
 	bin->owned[position] = bin->owned[--bin->owned_count];
 }
 
-static bool slab_has_hint(const struct shale_segment *view, uint64_t slab)
+static bool slab_has_hint(struct lane *lane, uint64_t slab)
 {
-	/* both are hints: a lost one delays the reuse of a block */
-	return load_relaxed(slab_local_hint(view, slab)) != 0 ||
+	const struct shale_segment *view = lane->view;
+
+	/* hints all of them: a lost one delays the reuse of a block */
+	return heap_slab(lane, slab)->freed || load_relaxed(slab_local_hint(view, slab)) != 0 ||
 	       load_relaxed(slab_remote_hint(view, slab)) != 0;
 }
 
-/* Walks on through the owned slabs of the bin, at most `limit` of them. */
+/* A remembered slab with a hint: true if a block was found in it. */
+static bool walk_slab(struct lane *lane, unsigned index, uint32_t position)
+{
+	struct heap_bin *bin = heap_bin(lane, index);
+	uint64_t slab = bin->owned[position];
+
+	switch (slab_open(lane, index, slab)) {
+	case SLAB_OPEN:
+		return scan_slab(lane, index, slab);
+	case SLAB_GONE:
+		slab_forget(bin, position);
+		break;
+	case SLAB_BUSY:
+		break;
+	}
+	return false;
+}
+
+/* Walks on through the remembered slabs of the bin, at most `limit` of them. */
 static bool walk_owned(struct lane *lane, unsigned index, uint32_t limit)
 {
 	struct heap_bin *bin = heap_bin(lane, index);
+	uint32_t steps = bin->owned_count < limit ? bin->owned_count : limit;
 
-	for (uint32_t n = 0; n < bin->owned_count && n < limit; n++) {
+	while (steps-- > 0 && bin->owned_count > 0) {
 		if (++bin->owned_cursor >= bin->owned_count)
 			bin->owned_cursor = 0;
-		if (slab_has_hint(lane->view, bin->owned[bin->owned_cursor]) &&
-		    scan_slab(lane, index, bin->owned[bin->owned_cursor]))
+		if (slab_has_hint(lane, bin->owned[bin->owned_cursor]) &&
+		    walk_slab(lane, index, bin->owned_cursor))
 			return true;
 	}
 	return false;
@@ -187,16 +230,13 @@ static void caches_without_slab(const struct shale_segment *view, struct heap_bi
 		bin->has_slab = false;
 }
 
-static bool release_if_empty(struct lane *lane, unsigned index, uint32_t position, bool thorough)
+/* Ours and open. */
+static bool release_open(struct lane *lane, unsigned index, uint64_t slab, bool thorough)
 {
 	struct shale_segment *view = lane->view;
 	struct heap_bin *bin = heap_bin(lane, index);
-	uint64_t slab = bin->owned[position];
 	uint64_t word;
 
-	/* the list is a memory aid: no slab goes that is not ours */
-	if ((load_relaxed(slab_word(view, slab)) & SLAB_OWNER_MASK) != heap_lane(lane)->own_word)
-		return false;
 	/* what a walk would have found by the hint that this clears, it finds by our own */
 	if (thorough ? slab_collect_all(view, slab, &bin_table[index])
 		     : slab_collect(view, slab, &bin_table[index]))
@@ -208,23 +248,72 @@ static bool release_if_empty(struct lane *lane, unsigned index, uint32_t positio
 	store_relaxed(slab_publish_hint(view, slab), (uint8_t)0); /* no block is held: ours */
 	/* nobody but the owner changes the word of an OWNED slab */
 	word = load_relaxed(slab_word(view, slab));
-	slab_forget(bin, position);
-	heap_slab_gone(lane, slab);
+	heap_slab_closes(lane, index, slab);
+	store_relaxed(slab_local_hint(view, slab), (uint8_t)0); /* nothing to find */
 	/* pairs: slab.word - the facts are zero before others may take the slab. */
 	(void)cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, SLAB_FREE));
 	arena_note_free(view, slab);
 	return true;
 }
 
-void slab_release_one(struct lane *lane, unsigned index, uint64_t slab)
+/* Is a block of a parked slab not live? Its facts are where the bin says, or a wrong hint is set. */
+static bool slab_has_room(const struct shale_segment *view, uint64_t slab,
+			  const struct bin_info *bin)
 {
-	const struct heap_bin *bin = heap_bin(lane, index);
+	const uint8_t *own = slab_own_facts(view, bin, slab);
+	const uint8_t *shared = own + bin->facts_half;
+	uint32_t live = 0;
 
-	for (uint32_t i = bin->owned_count; i-- > 0;)
-		if (bin->owned[i] == slab) {
-			(void)release_if_empty(lane, index, i, true);
-			return;
+	for (uint32_t i = 0; i < bin->count; i += 8)
+		live += (uint32_t)__builtin_popcountll(
+			facts_live(facts_load(own + i), facts_load(shared + i)));
+	return live < bin->count;
+}
+
+/* Gives the slab back if it is empty. True if it is not ours to remember (any more). */
+static bool release_if_empty(struct lane *lane, unsigned index, uint64_t slab, bool thorough)
+{
+	uint64_t low = load_relaxed(slab_word(lane->view, slab)) & SLAB_PAYLOAD_MASK; /* a look */
+
+	if (low == slab_low(SLAB_OWNED, lane->index, index))
+		return release_open(lane, index, slab, thorough);
+	/* a dead one was taken by its last freer, unless that was us and a hint tells */
+	if (!thorough && slab_has_hint(lane, slab))
+		slab_look_again(lane, slab);
+	if (!slab_is_ours(lane, index, slab))
+		return true;
+	if (thorough && slab_has_room(lane->view, slab, &bin_table[index]))
+		/* a walk finds it by this hint, and collects */
+		store_relaxed(slab_remote_hint(lane->view, slab), (uint8_t)1);
+	return false;
+}
+
+/* An open slab of ours: free if it is empty, else parked. True if it is gone. */
+static bool let_go(struct lane *lane, unsigned index, uint64_t slab)
+{
+	if (release_open(lane, index, slab, true))
+		return true;
+	caches_without_slab(lane->view, heap_bin(lane, index), slab);
+	store_relaxed(slab_local_hint(lane->view, slab), (uint8_t)1); /* what was cached is free */
+	slab_park(lane, index, slab);
+	return false;
+}
+
+void slab_park_all(struct lane *lane)
+{
+	for (unsigned index = 0; index < BIN_COUNT; index++) {
+		struct heap_bin *bin = heap_bin(lane, index);
+
+		for (uint32_t i = bin->owned_count; i-- > 0;) {
+			uint64_t *word = slab_word(lane->view, bin->owned[i]);
+
+			/* OWNED by us: nobody else changes it */
+			if ((load_relaxed(word) & SLAB_PAYLOAD_MASK) ==
+				    slab_low(SLAB_OWNED, lane->index, index) &&
+			    let_go(lane, index, bin->owned[i]))
+				slab_forget(bin, i);
 		}
+	}
 }
 
 /* -- orphans --------------------------------------------------------------------------------- */
@@ -240,60 +329,31 @@ static bool take_orphan(struct lane *lane, unsigned index, uint64_t slab, uint64
 	struct shale_segment *view = lane->view;
 	uint64_t owned = slab_word_next(word, slab_low(SLAB_OWNED, lane->index, index));
 
+	/* its facts are moving, or have moved */
+	if (word & (SLAB_HELD | SLAB_SPARSE))
+		return false;
 	/* pairs: slab.word - the last owner's facts, swept by recovery, are visible to us. */
 	if (!cas_acq_rel(slab_word(view, slab), &word, owned))
 		return false;
 	slab_normalise(view, slab, &bin_table[index]);
-	heap_slab_mine(lane, slab, index);
+	heap_slab_opened(lane, index, slab);
 	slab_remember(lane, index, slab);
-	return true;
-}
-
-/* Does nothing live in the orphan? A look: blocks of it may be freed, but none comes to life. */
-static bool orphan_looks_dead(struct shale_segment *view, uint64_t slab, uint64_t word)
-{
-	const struct bin_info *bin = &bin_table[slab_word_bin(word)];
-	const uint8_t *own;
-
-	if (bin->size == 0)
-		return false;
-	own = slab_own_facts(view, bin, slab);
-	for (uint32_t i = 0; i < bin->count; i++)
-		/* relaxed: whoever adopts the slab looks again */
-		if (load_relaxed(own + i) != OWN_FREE &&
-		    load_relaxed(own + bin->facts_half + i) != SHARED_FREED)
-			return false;
-	return true;
-}
-
-/* An orphan is adopted by who allocates in its bin, which may be nobody: the empty ones go. */
-static void adopt_dead_orphans(struct lane *lane, bool thorough)
-{
-	struct shale_segment *view = lane->view;
-	uint32_t hint = load_relaxed(&view_hints(view)->orphan_hint); /* a hint */
-	uint64_t slabs = (uint64_t)view_arena_high(view) * SLABS_PER_ARENA;
-
-	if (!thorough && hint == heap_lane(lane)->orphans_swept)
-		return;
-	for (uint64_t slab = 0; slab < slabs; slab++) {
-		/* pairs: slab.word - the facts that its last owner left. */
-		uint64_t word = load_acquire(slab_word(view, slab));
-		unsigned index = slab_word_bin(word);
-
-		if (slab_word_state(word) == SLAB_ORPHAN && orphan_looks_dead(view, slab, word) &&
-		    take_orphan(lane, index, slab, word))
-			/* found by a walk if a name keeps it from being released */
-			store_relaxed(slab_local_hint(view, slab), (uint8_t)1);
-	}
-	heap_lane(lane)->orphans_swept = hint;
+	if (slab_recommit(view, slab) == 0)
+		return true;
+	slab_park(lane, index, slab);
+	return false;
 }
 
 void slab_release_empty(struct lane *lane, bool thorough)
 {
-	adopt_dead_orphans(lane, thorough);
-	for (unsigned index = 0; index < BIN_COUNT; index++)
-		for (uint32_t i = heap_bin(lane, index)->owned_count; i-- > 0;)
-			(void)release_if_empty(lane, index, i, thorough);
+	slab_take_dead(lane, thorough);
+	for (unsigned index = 0; index < BIN_COUNT; index++) {
+		struct heap_bin *bin = heap_bin(lane, index);
+
+		for (uint32_t i = bin->owned_count; i-- > 0;)
+			if (release_if_empty(lane, index, bin->owned[i], thorough))
+				slab_forget(bin, i);
+	}
 }
 
 /* Looks for an orphan of the bin, unless none has appeared since the last look in vain. */
@@ -328,7 +388,7 @@ static bool take_new(struct lane *lane, unsigned index, bool commit, int *ret_er
 		*ret_error = r;
 		return false;
 	}
-	heap_slab_mine(lane, slab, index);
+	heap_slab_opened(lane, index, slab);
 	slab_remember(lane, index, slab);
 	return scan_slab(lane, index, slab);
 }
@@ -358,7 +418,7 @@ static bool take_last_resort(struct lane *lane, unsigned index, int *ret_error)
 /* The current slab has no more. */
 static bool take_other(struct lane *lane, unsigned index, int *ret_error)
 {
-	memory_look(lane);
+	(void)memory_look(lane);
 	return walk_owned(lane, index, WALK_LIMIT) || adopt_any(lane, index) ||
 	       take_new(lane, index, false, ret_error) || take_last_resort(lane, index, ret_error);
 }
@@ -366,8 +426,13 @@ static bool take_other(struct lane *lane, unsigned index, int *ret_error)
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned index, int *ret_error)
 {
 	struct heap_bin *bin = heap_bin(lane, index);
+	uint64_t left = heap_lane(lane)->left_slab;
 	unsigned first;
 
+	if (unlikely(left != 0)) {
+		heap_lane(lane)->left_slab = 0;
+		slab_look_again(lane, left - 1);
+	}
 	if (!scan_current(lane, index) && !take_other(lane, index, ret_error))
 		return NULL;
 	first = lowest_bit(bin->mask);

@@ -76,16 +76,17 @@ static inline bool slab_known(const struct shale_segment *view, uint64_t slab)
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned bin, int *ret_error);
 
 /*
- * Gives the lane's empty slabs back, and every orphan in which nothing lives any more. Hints say
- * which may be so; thorough: they are not asked, and every slab is looked into.
+ * Gives the lane's empty slabs back, and every parked slab or orphan, whosesoever, in which nothing
+ * lives any more. Hints say which may be so; thorough: they are not asked, and every slab is looked
+ * into.
  */
 void slab_release_empty(struct lane *lane, bool thorough);
 
 /* Clears shared facts of free blocks, as a cut-off collect may leave them. */
 void slab_normalise(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 
-/* Gives back one slab of the lane if no block of it is live. */
-void slab_release_one(struct lane *lane, unsigned bin, uint64_t slab);
+/* Lets go of all that the lane could allocate from: its open slabs are parked, or free if empty. */
+void slab_park_all(struct lane *lane);
 
 bool slab_is_empty(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 

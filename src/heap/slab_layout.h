@@ -14,14 +14,16 @@
  *
  * Slab word, 64 bits, the only truth about a slab; changed only by CAS:
  *
- *   63            32 31   27 26     25   24    23      12 11     4 3     0
- *   +---------------+-------+------+----+-----+----------+--------+-------+
- *   | generation    | 0     |sparse|held| pub | lane     | bin    | state |    BODY: bits 4..31 = head slab
- *   +---------------+-------+------+----+-----+----------+--------+-------+
+ *   63            32 31 28   27    26    25   24    23      12 11     4 3     0
+ *   +---------------+-----+-----+------+----+-----+----------+--------+-------+
+ *   | generation    | 0   |dirty|sparse|held| pub | lane     | bin    | state |
+ *   +---------------+-----+-----+------+----+-----+----------+--------+-------+
+ *   BODY: bits 4..31 are the head's slab number
  *
  *   FREE -> CLAIMED(lane) -> OWNED(lane, bin) <-> PARKED(lane, bin)   filled and left; reopened
  *   PARKED(lane) -> ORPHAN(bin)                     its lane is dead: published blocks live on
- *   PARKED, ORPHAN -> CLAIMED(taker) -> FREE        nothing lives in it: by anyone
+ *   PARKED, ORPHAN -> CLAIMED(taker, dirty, bin) -> FREE    nothing lives in it: by anyone; dirty:
+ *                                                   facts of that bin are still to be zeroed
  *   PARKED, ORPHAN +held                            by the holder of the arena's lease: nobody else
  *                                                   takes, reopens or adopts it
  *   PARKED, ORPHAN +sparse                          the facts are in sparse[slab] of the arena
@@ -34,7 +36,8 @@
  *   FREE -> BODY(head) -> FREE                      with the head in SPAN_CLAIM
  *
  * Facts of block i of a slab: own[i] and shared[i], one byte each, on different cache lines.
- *   own[i]     0 free, 1 allocated, 3 allocated and published; written by the owning lane only
+ *   own[i]     0 free, 1 allocated, 3 allocated and published; written by the owning lane only, and
+ *              by the lane that has parked the slab, to 0
  *   shared[i]  0, 1 published by someone else, 2 freed by someone else; written by the holder of
  *              the block, and cleared by the owner
  *   live(i)      = own[i] != 0 && shared[i] != 2
@@ -43,8 +46,10 @@
  *   H1 a FREE slab has only zero facts           H2 own[i] is 0, 1 or 3; shared[i] is 0, 1 or 2
  *   H3 own[i] == 0 implies shared[i] == 0, but for a collect that was cut off (owner repairs)
  *   H4 facts beyond the slab's last block are 0  H5 every BODY names a head whose span covers it
- *   H6 a CLAIMED, OWNED or SPAN word names a lane in use
+ *   H6 a CLAIMED, OWNED, PARKED or SPAN word names a lane in use
  *   H7 only committed arenas have words other than FREE
+ *   H8 a HELD slab is parked or an orphan, in an arena with a lease
+ *   H9 a SPARSE slab is parked or an orphan; its entries name different blocks of it
  * Death: own[] of a dead lane is settled by recovery, which frees what is not published; CLAIMED
  * and SPAN_CLAIM words name the doer, and recovery undoes them.
  */
@@ -128,12 +133,19 @@ _Static_assert(sizeof(struct arena_shm) == 2048, "arena table entry");
 #define SLAB_PUBLISHED    (UINT64_C(1) << 24)
 #define SLAB_HELD         (UINT64_C(1) << 25)
 #define SLAB_SPARSE       (UINT64_C(1) << 26)
+#define SLAB_DIRTY        (UINT64_C(1) << 27)
 #define SLAB_PAYLOAD_MASK UINT64_C(0xffffffff)
 #define SLAB_GENERATION   (UINT64_C(1) << 32)
 
 static inline enum slab_state slab_word_state(uint64_t word)
 {
 	return (enum slab_state)(word & SLAB_STATE_MASK);
+}
+
+/* Let go by its owner, or by nobody alive any more: blocks of it are only freed. */
+static inline bool slab_word_let_go(uint64_t word)
+{
+	return slab_word_state(word) == SLAB_PARKED || slab_word_state(word) == SLAB_ORPHAN;
 }
 
 static inline unsigned slab_word_bin(uint64_t word)

@@ -1,138 +1,181 @@
 /*
- * slab_remote.c - blocks freed by someone who does not own their slab, and how the owner takes them
- * back.
+ * slab_remote.c - blocks freed outside the fast path, and how the owner takes back what others freed.
  *
  *   freer (holds block i)                     owner
- *   remote_hint = 1                           hint = exchange(remote_hint, 0)
- *   shared[i] = FREED          (release)      if shared[i] == FREED (acquire) and i is not named:
- *   remote_hint = 1                                   own[i] = 0
- *                                                     shared[i] = 0
- *                                                     ... only now may i be handed out
+ *   freeing = i                               hint = exchange(remote_hint, 0)
+ *   remote_hint = 1                           if shared[i] == FREED (acquire) and i is not named:
+ *   old = exchange(shared[i], FREED)                  own[i] = 0
+ *   has the word changed? look again                  shared[i] = 0
+ *   freeing = 0                                       ... only now may i be handed out
+ *   remote_hint = 1; the look of parked.c
  *
  * pairs: slab.shared - the freer's last accesses to the block end before the owner reuses it.
+ * pairs: slab.moved - facts move when the word changes: the exchange comes before the second look at the
+ * word, and whoever moves them changes the word, then looks at the facts. So either the freer sees
+ * another word, or its free is moved along. A free that has gone astray is done again where the facts are
+ * now, if the block lives there: nobody can have reused it, because it is named.
+ *
+ * The owner of a parked slab clears own[i] by a plain store, without a locked instruction: who moves the
+ * facts of a slab that another lane has parked makes every processor pass a barrier in between.
  *
  * The hint may be lost without harm: before memory runs out and in a trim the owner collects its
- * slabs whatever their hints say. A block
- * that some lane's intent or retired list names is left alone, so that recovery of that lane can
- * still tell from the facts whether the free has happened (rule N of docs/design/death.md).
+ * slabs whatever their hints say. A block that some lane names is left alone, so that recovery of that
+ * lane can still tell from the facts whether the free has happened (rule N of docs/design/heap.md).
  *
- * Progress: the free is wait-free; a collect is bounded by the blocks of a slab and the lanes.
- * Death:    the free is one store. A collect cut off between its two stores leaves own == 0 and
- *           shared == FREED: free, and cleared by whoever owns the slab next (slab_normalise).
+ * Progress: the free is lock-free: it looks again only when somebody else has changed the slab's word. A
+ *           collect is bounded by the blocks of a slab and the lanes.
+ * Ordering: slab.shared, slab.moved, lane.freeing.
+ * Death:    before the change of the fact the block lives and is named: recovery frees it. After it, the
+ *           name goes. A collect cut off between its two stores leaves own == 0 and shared == FREED:
+ *           free, and cleared by whoever owns the slab next (slab_normalise).
  */
 #include "heap/block.h"
 
 #include <errno.h>
 
+#include "heap/facts.h"
 #include "heap/heap.h"
+#include "heap/heap_lane.h"
 #include "heap/memory_wait.h"
+#include "heap/names.h"
+#include "heap/parked.h"
 #include "heap/slab.h"
 
-/* Since its owner's last look nobody else had freed a block there: the owner may wait for this one. */
-static SHALE_COLD void block_freed_first(struct shale_segment *view, uint8_t *hint)
+#define FREE_TRIES 4096u /* a word that changes more often during one free is played with */
+
+/* -- a free ------------------------------------------------------------------------------------ */
+
+static bool word_stays(const struct shale_segment *view, const struct block_place *place)
 {
-	store_relaxed(hint, (uint8_t)1);
-	memory_freed(view);
+	/* pairs: slab.moved - after the fact. */
+	return load_seq_cst(slab_word(view, place->slab)) == place->word;
 }
 
-int block_free_remote(struct shale_segment *view, const struct block_place *place)
+/* The facts of a dense slab that the calling lane has parked: own[] is its own to clear. */
+static bool parked_by(const struct lane *lane, const struct block_place *place)
 {
+	return lane && slab_word_state(place->word) == SLAB_PARKED &&
+	       slab_word_lane(place->word) == lane->index && !(place->word & SLAB_SPARSE);
+}
+
+/* The block was live when its facts were looked at, or SHARED_FREED. */
+static uint8_t clear_own(const struct block_place *place)
+{
+	/* pairs: slab.shared - somebody else may have freed it. */
+	uint8_t others = load_acquire(place->shared);
+
+	if (others == SHARED_FREED)
+		return others;
+	if (others != SHARED_NONE) {
+		/* an old "published" must not pass to the next holder; we hold the block now */
+		store_relaxed(place->shared, (uint8_t)SHARED_NONE);
+		order_for_death();
+	}
+	/* pairs: slab.shared - our accesses to the block are over; the name is seen before. */
+	store_release(place->own, (uint8_t)OWN_FREE);
+	/* and the word after it, as far as the compiler is concerned */
+	order_for_death();
+	return others;
+}
+
+/* One attempt: 0, -EALREADY, -EAGAIN the facts have moved. */
+static int free_try(struct shale_segment *view, struct lane *lane, const struct block_place *place,
+		    bool *freed)
+{
+	uint8_t others;
+
+	/* relaxed: what it says counts only if the word has not changed */
+	if (load_relaxed(place->own) == OWN_FREE)
+		return word_stays(view, place) ? -EALREADY : -EAGAIN;
+	others = parked_by(lane, place) ? clear_own(place) : block_set_shared(place, SHARED_FREED);
+	if (others == SHARED_MOVED)
+		return -EAGAIN;
+	if (others == SHARED_FREED)
+		return word_stays(view, place) ? -EALREADY : -EAGAIN;
+	*freed = true;
+	return word_stays(view, place) ? 0 : -EAGAIN;
+}
+
+/* Until the facts stand still. The block is named. */
+static int free_until_settled(struct shale_segment *view, struct lane *lane, uint64_t offset,
+			      struct block_place *place)
+{
+	bool freed = false;
+	int r = free_try(view, lane, place, &freed);
+
+	for (unsigned tries = 0; r == -EAGAIN && tries < FREE_TRIES; tries++) {
+		r = block_find(view, offset, place);
+		if (r == 0)
+			r = place->bin ? free_try(view, lane, place, &freed) : -EALREADY;
+	}
+	if (r == -EAGAIN)
+		return freed ? 0 : view_damaged(view);
+	return freed ? 0 : r;
+}
+
+/* What others may want to know, and the slab if it was the last block. */
+static void free_tell(struct shale_segment *view, struct lane *lane, uint32_t index,
+		      const struct block_place *place, bool first)
+{
+	uint8_t *hint = parked_by(lane, place) ? slab_local_hint(view, place->slab)
+					       : slab_remote_hint(view, place->slab);
+	enum slab_state state = slab_word_state(place->word);
+
+	/* a hint; a collect in between may have cleared it */
+	if (load_relaxed(hint) == 0) {
+		store_relaxed(hint, (uint8_t)1);
+		first = true;
+	}
+	/* the owner may wait for this one */
+	if (first)
+		memory_freed(view);
+	if (state != SLAB_PARKED && state != SLAB_ORPHAN)
+		return;
+	if (slab_look(view, index, place->slab, place->word) != SLAB_NAMED)
+		return;
+	if (lane)
+		slab_look_later(lane, place->slab);
+	else
+		slab_orphans_changed(view);
+}
+
+static void look_at_left(struct lane *lane)
+{
+	uint64_t left = heap_lane(lane)->left_slab;
+
+	if (left == 0)
+		return;
+	heap_lane(lane)->left_slab = 0;
+	slab_look_again(lane, left - 1);
+}
+
+int block_free_named(struct shale_segment *view, struct lane *lane, uint32_t index,
+		     struct block_place *place)
+{
+	uint64_t offset =
+		slab_offset(view, place->slab) + (uint64_t)place->index * place->bin->size;
+	struct lane_shm *shm = view_lane(view, index);
 	uint8_t *hint = slab_remote_hint(view, place->slab);
 	bool first;
+	int r;
 
-	/* we hold the block: nobody else moves its facts, unless this is a double free */
-	if (load_relaxed(place->own) == OWN_FREE || load_relaxed(place->shared) == SHARED_FREED)
-		return -EALREADY;
-	first = load_relaxed(hint) == 0; /* a hint */
-	/* set before as well: an owner that frees the block again is to look at shared[] */
+	if (lane)
+		look_at_left(lane);
+	/* pairs: lane.freeing - named before the fact changes, which releases it. */
+	store_release(&shm->freeing, offset);
+	/* before as well: an owner that frees the block again is to look at shared[] */
+	first = !parked_by(lane, place) && load_relaxed(hint) == 0;
 	if (first)
 		store_relaxed(hint, (uint8_t)1);
-	/* pairs: slab.shared - our accesses to the block are over. */
-	store_release(place->shared, (uint8_t)SHARED_FREED);
-	/* a hint; a collect in between may have cleared it */
-	if (first || load_relaxed(hint) == 0)
-		block_freed_first(view, hint);
-	if (slab_word_state(place->word) == SLAB_ORPHAN)
-		slab_orphans_changed(view);
-	return 0;
+	r = free_until_settled(view, lane, offset, place);
+	/* pairs: lane.freeing - dropped before the look. */
+	store_release(&shm->freeing, UINT64_C(0));
+	if (r == 0)
+		free_tell(view, lane, index, place, first);
+	return r;
 }
 
-static bool names_in_range(uint64_t name, uint64_t first, uint64_t end)
-{
-	return name >= first && name < end;
-}
-
-/*
- * Calls back for every block in [first, end) that some lane names. The names are read after the
- * fact that made the caller ask, and a name outlives the free that it is about.
- */
-static bool lane_names(const struct lane_shm *lane, uint64_t first, uint64_t end,
-		       uint64_t *ret_names, uint32_t *count, uint32_t room)
-{
-	uint64_t names[2 + LANE_RETIRED];
-	uint32_t n = 0;
-
-	for (unsigned i = 0; i < 2; i++)
-		/* pairs: lane.intent - named before the free that we have seen. */
-		names[n++] = load_acquire(&lane->intent.block[i]);
-	for (unsigned i = 0; i < LANE_RETIRED; i++)
-		/* pairs: lane.retired - named before the free that we have seen. */
-		names[n++] = load_acquire(&lane->retired[i]);
-	for (uint32_t i = 0; i < n; i++) {
-		if (!names_in_range(names[i], first, end))
-			continue;
-		if (*count == room)
-			return false;
-		ret_names[(*count)++] = names[i];
-	}
-	return true;
-}
-
-#define NAMES_MAX 64u
-
-/* Every name in the range, or false if there are more than fit: then nothing may be collected. */
-static bool names_gather(const struct shale_segment *view, uint64_t first, uint64_t end,
-			 uint64_t *ret_names, uint32_t *ret_count)
-{
-	uint32_t high = view_lane_high(view);
-
-	*ret_count = 0;
-	for (uint32_t lane = 1; lane < high; lane++)
-		if (!lane_names(view_lane(view, lane), first, end, ret_names, ret_count, NAMES_MAX))
-			return false;
-	return true;
-}
-
-bool heap_block_named(struct shale_segment *view, uint64_t offset)
-{
-	uint64_t names[NAMES_MAX];
-	uint32_t count;
-
-	return !names_gather(view, offset, offset + 1, names, &count) || count != 0;
-}
-
-static bool is_named(const uint64_t *names, uint32_t count, uint64_t offset)
-{
-	for (uint32_t i = 0; i < count; i++)
-		if (names[i] == offset)
-			return true;
-	return false;
-}
-
-/* Which blocks of the slab others have freed, one bit each. */
-static bool freed_gather(const struct bin_info *bin, const uint8_t *shared, uint64_t *ret_freed)
-{
-	bool any = false;
-
-	for (uint32_t i = 0; i < bin->count; i++) {
-		/* pairs: slab.shared - the freer's accesses are over. */
-		if (load_acquire(shared + i) != SHARED_FREED)
-			continue;
-		ret_freed[i / 64] |= UINT64_C(1) << (i % 64);
-		any = true;
-	}
-	return any;
-}
+/* -- a collect --------------------------------------------------------------------------------- */
 
 /* The names are read after the facts: a free that comes later is not looked at in this round. */
 static bool collect_freed(struct shale_segment *view, uint64_t slab, const struct bin_info *bin,
@@ -147,9 +190,11 @@ static bool collect_freed(struct shale_segment *view, uint64_t slab, const struc
 	bool any = false;
 
 	for (uint32_t i = 0; i < bin->count; i++) {
+		if (freed[i / 64] == 0)
+			i |= 63;
 		if (!(freed[i / 64] >> (i % 64) & 1))
 			continue;
-		if (!whole || is_named(names, count, first + (uint64_t)i * bin->size)) {
+		if (!whole || names_has(names, count, first + (uint64_t)i * bin->size)) {
 			/* come back: its free is not settled yet */
 			store_relaxed(slab_remote_hint(view, slab), (uint8_t)1);
 			continue;
@@ -169,7 +214,7 @@ bool slab_collect_all(struct shale_segment *view, uint64_t slab, const struct bi
 
 	/* the exchange keeps a freer's later store from being overwritten */
 	(void)exchange_acq_rel(slab_remote_hint(view, slab), (uint8_t)0);
-	return freed_gather(bin, shared, freed) && collect_freed(view, slab, bin, freed);
+	return facts_freed(shared, bin->count, freed) && collect_freed(view, slab, bin, freed);
 }
 
 bool slab_collect(struct shale_segment *view, uint64_t slab, const struct bin_info *bin)

@@ -73,6 +73,9 @@ static bool lane_is_clean(const struct lane_shm *slot)
 		any |= load_relaxed(&slot->hazards[i]);
 	for (unsigned i = 0; i < LANE_RETIRED; i++)
 		any |= load_relaxed(&slot->retired[i]);
+	any |= load_relaxed(&slot->freeing);
+	for (unsigned i = 0; i < LANE_PINS; i++)
+		any |= load_relaxed(&slot->pins[i]);
 	return any == 0;
 }
 

@@ -34,7 +34,7 @@ static size_t lane_memory_bytes(const struct shale_segment *view)
 {
 	uint64_t slabs = (uint64_t)view->arena_count * SLABS_PER_ARENA;
 
-	return round_up(sizeof(struct lane) + slabs * sizeof(uint16_t), KIB(4));
+	return round_up(sizeof(struct lane) + slabs * sizeof(uint32_t), KIB(4));
 }
 
 /* What FREE promises to the next owner; also makes a damaged slot usable. */
@@ -52,6 +52,10 @@ static void lane_clear_slot(struct lane_shm *slot)
 		store_relaxed(&slot->hazards[i], UINT64_C(0));
 	for (unsigned i = 0; i < LANE_RETIRED; i++)
 		store_relaxed(&slot->retired[i], UINT64_C(0));
+	/* pairs: lane.freeing - settled, as above. */
+	store_release(&slot->freeing, UINT64_C(0));
+	for (unsigned i = 0; i < LANE_PINS; i++)
+		store_relaxed(&slot->pins[i], UINT64_C(0));
 	store_relaxed(&slot->thread_id, 0u);
 }
 

@@ -25,7 +25,7 @@ struct lane {
 	uint64_t intent_sequence;
 	uint32_t thread; /* kernel's number of the thread that has it */
 	_Alignas(256) unsigned char heap[LANE_HEAP_BYTES]; /* struct heap_lane */
-	uint16_t slab_bins[]; /* the heap's, one for each slab of the segment */
+	uint32_t slabs[]; /* struct heap_slab, one for each slab of the segment */
 };
 
 struct lane_current {

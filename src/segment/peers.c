@@ -27,7 +27,7 @@ static uint64_t peer_state(uint64_t word)
 	return word & PEER_STATE_MASK;
 }
 
-/* For people: who sits in the slot. Written under the life lock, before ACTIVE. */
+/* For people: who sits in the slot; and whether barriers reach it. Written under the life lock, before ACTIVE. */
 static void peer_describe(struct peer_shm *slot)
 {
 	struct os_process_id id = {0};
@@ -41,6 +41,8 @@ static void peer_describe(struct peer_shm *slot)
 	store_relaxed(&slot->pid_ns, id.pid_ns);
 	store_relaxed(&slot->pidfs_ino, id.pidfs_ino);
 	store_relaxed(&slot->attached_ns, os_clock_ns());
+	/* where the kernel refuses, nobody counts on a barrier in this peer */
+	store_relaxed(&slot->flags, os_membarrier_register() == 0 ? (uint32_t)PEER_MEMBARRIER : 0u);
 	memcpy(slot->command, command, sizeof(slot->command));
 }
 
