@@ -14,14 +14,19 @@
 #include "heap/debug.h"
 #include "heap/heap_check.h"
 #include "heap/heap_recovery.h"
+#include "heap/sparse.h"
 #include "map/map.h"
 #include "segment/lanes.h"
 #include "segment/recovery.h"
 
 const struct recovery_step recovery_steps[] = {
-	{"heap frees", heap_settle_free},  {"map", map_settle_lane},
-	{"channel", channel_settle_lane},  {"heap intents", heap_settle_intent},
-	{"heap slabs", heap_settle_slabs}, {NULL, NULL},
+	{"heap frees", heap_settle_free},
+	{"map", map_settle_lane},
+	{"channel", channel_settle_lane},
+	{"heap intents", heap_settle_intent},
+	{"heap leases", sparse_settle_lane},
+	{"heap slabs", heap_settle_slabs},
+	{NULL, NULL},
 };
 
 const struct check_step check_steps[] = {

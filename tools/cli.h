@@ -65,6 +65,7 @@ int cmd_doctor(const struct cli_arguments *arguments);
 int cmd_heap(const struct cli_arguments *arguments);
 int cmd_help(const struct cli_arguments *arguments);
 int cmd_stat(const struct cli_arguments *arguments);
+int cmd_trim(const struct cli_arguments *arguments);
 int cmd_version(const struct cli_arguments *arguments);
 
 #endif

@@ -219,6 +219,9 @@ static cJSON *heap_json(const struct shale_heap_figures *heap)
 	cli_json_u64(object, "slabs_orphan", heap->slabs_orphan);
 	cli_json_u64(object, "slabs_free", heap->slabs_free);
 	cli_json_u64(object, "spans", heap->spans);
+	cli_json_u64(object, "purged_bytes", heap->purged_bytes);
+	cli_json_u64(object, "releases", heap->releases);
+	cli_json_u64(object, "keeper", heap->keeper);
 	return object;
 }
 
@@ -304,6 +307,15 @@ static void print_nodes(const struct stat_all *all)
 	puts(any ? " mapped by its peers" : " not known: no peer's mapping can be read");
 }
 
+static void print_keeper(const struct stat_all *all)
+{
+	printf("%-12s %" PRIu64 " arenas so far, by ", "released", all->heap.releases);
+	if (all->heap.keeper)
+		printf("the keeper of peer %" PRIu32 "\n", all->heap.keeper);
+	else
+		puts("whoever allocates and frees: there is no keeper");
+}
+
 static void print_segment(const struct stat_all *all)
 {
 	const struct shale_segment_figures *stat = &all->segment;
@@ -326,6 +338,8 @@ static void print_segment(const struct stat_all *all)
 	print_bytes("live", all->heap.live_bytes);
 	print_bytes("retained", all->heap.retained_bytes);
 	print_bytes("returned", all->heap.returned_bytes);
+	print_bytes("purged", all->heap.purged_bytes);
+	print_keeper(all);
 	printf("%-12s %" PRIu64 " live, %" PRIu64 " of them published\n", "blocks",
 	       all->heap.live_blocks, all->heap.published_blocks);
 	printf("%-12s %" PRIu64 " owned, %" PRIu64 " orphan, %" PRIu64 " free, %" PRIu64 " spans\n",

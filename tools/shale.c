@@ -59,6 +59,23 @@ const struct cli_command cli_commands[] = {
 		.run = cmd_check,
 	},
 	{
+		.name = "trim",
+		.usage = "shale trim [--json] TARGET",
+		.summary = "give all free memory of a segment back to the kernel now",
+		.help = "Attaches to the segment behind TARGET as a peer and gives back what is "
+			"free: "
+			"whole\n"
+			"arenas, and pages inside arenas that are in use. What other processes "
+			"are\n"
+			"allocating from stays with them. Without it, memory that has been free "
+			"for "
+			"about\n"
+			"a second goes back by itself; see man 3 shale_keeper.\n"
+			"Exit 0, or 2 when there is no segment to trim.",
+		.takes = CLI_TAKES_OPERAND | CLI_NEEDS_OPERAND,
+		.run = cmd_trim,
+	},
+	{
 		.name = "help",
 		.usage = "shale help [--json] [COMMAND]",
 		.summary = "this list, or more about one command",

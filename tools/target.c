@@ -117,7 +117,7 @@ static const char *attach_mend(int error)
 	case EAGAIN:
 		return "try again when its creator is done, or end it";
 	case EUSERS:
-		return "leave out --recover, or end a peer";
+		return "look without writing, or end a peer";
 	case EBADF:
 		return "open it with the access that is needed, and pass it on: command 9<>FILE";
 	case EOPNOTSUPP:

@@ -36,7 +36,7 @@ typedef void (*shale_doctor_callback)(const struct shale_doctor_report *report, 
 
 /*
  * Looks at everything and calls callback once for each item, always in the same order of groups:
- * kernel, features, pages, NUMA nodes, limits. Changes nothing and leaves nothing behind; takes
+ * kernel, features, pages, NUMA nodes, limits, giving back. Changes nothing and leaves nothing behind; takes
  * some milliseconds, as it really tries what can be tried. callback may be NULL.
  * Returns the number of needed items that are MISSING: 0 says that shale works here.
  * Threads and processes: safe. Since 0.1.

@@ -153,10 +153,28 @@ SHALE_API int shale_publish_at(struct shale_segment *segment, void *ptr, uint64_
 SHALE_API int shale_take_at(struct shale_segment *segment, uint64_t *location, void **ret_ptr);
 
 /*
- * Gives empty arenas back to the kernel until at most keep_bytes of free arenas are retained.
- * Returns the number of bytes given back. -EROFS. Since 0.1.
+ * Gives empty arenas back to the kernel until at most keep_bytes of free arenas are retained, and on
+ * pages of 4 KiB the free pages between live blocks. Returns the number of bytes given back. -EROFS.
+ * Since 0.1.
  */
 SHALE_API int64_t shale_trim(struct shale_segment *segment, uint64_t keep_bytes);
+
+/*
+ * Keeps the arenas in which [ptr, ptr + size) lies from being given back to the kernel, whatever is
+ * allocated or free in them, until shale_unpin() with the same range: for memory that a device, the
+ * kernel (registered buffers) or another process may write at any time. Pins add up; they belong to
+ * the process, and go with it. Eight pins a thread that has used the segment.
+ * -EINVAL the range is empty, or not in committed arenas of the heap; -ENOSPC no room for another pin
+ * -EBUSY somebody has been giving one of the arenas back for a second; -EROFS.
+ * Threads and processes: safe. Since 0.1.
+ */
+SHALE_API int shale_pin(struct shale_segment *segment, const void *ptr, size_t size);
+
+/*
+ * Ends a pin that was made with the same range, by any thread of this process.
+ * -ENOENT there is none; -EINVAL as at shale_pin(); -EROFS. Threads, processes: safe. Since 0.1.
+ */
+SHALE_API int shale_unpin(struct shale_segment *segment, const void *ptr, size_t size);
 
 /* What the heap holds. Set `size` to sizeof(struct ...) before the call. Since 0.1. */
 struct shale_heap_figures {
@@ -170,8 +188,12 @@ struct shale_heap_figures {
 	uint64_t committed_bytes;  /* heap bytes committed now */
 	uint64_t slabs_owned;      /* slabs of living and dead lanes */
 	uint64_t slabs_orphan;
-	uint64_t slabs_free; /* in committed arenas */
-	uint64_t spans;      /* blocks above 32 KiB */
+	uint64_t slabs_free;   /* in committed arenas */
+	uint64_t spans;        /* blocks above 32 KiB */
+	uint64_t purged_bytes; /* pages given back inside arenas that stayed, since creation */
+	uint64_t releases;     /* arenas given back, times */
+	uint32_t keeper; /* slot of the peer whose keeper gives memory back (a hint); 0: none */
+	uint32_t reserved;
 };
 
 /*

@@ -11,6 +11,7 @@
 #include <shale/debug.h>
 #include <shale/doctor.h>
 #include <shale/heap.h>
+#include <shale/keeper.h>
 #include <shale/map.h>
 #include <shale/segment.h>
 #include <shale/types.h>

@@ -82,5 +82,6 @@ int shale_doctor_run(shale_doctor_callback callback, void *context)
 	doctor_pages(&doctor);
 	doctor_numa(&doctor);
 	doctor_limits(&doctor);
+	doctor_giveback(&doctor);
 	return doctor.missing;
 }

@@ -35,5 +35,6 @@ void doctor_features(struct doctor *doctor); /* kernel.c */
 void doctor_pages(struct doctor *doctor);    /* pages.c */
 void doctor_numa(struct doctor *doctor);     /* pages.c */
 void doctor_limits(struct doctor *doctor);   /* limits.c */
+void doctor_giveback(struct doctor *doctor); /* giveback.c */
 
 #endif

@@ -73,7 +73,7 @@ SHALE_COLD bool memory_look(struct lane *lane)
 		return false;
 	if (now - heap->looked_ns >= LOOK_NS) {
 		heap->looked_ns = now;
-		slab_park_all(lane);
+		slab_close_all(lane);
 		slab_take_dead(lane, false);
 	}
 	return true;
@@ -87,7 +87,7 @@ static void look_into_idle_lanes(struct shale_segment *view)
 	pthread_mutex_lock(&view->attachment->lock);
 	for (struct lane *lane = view->parked; lane; lane = lane->next_parked)
 		if (lane->index != 0 && heap_lane(lane)->own_word != 0)
-			slab_park_all(lane);
+			slab_close_all(lane);
 	pthread_mutex_unlock(&view->attachment->lock);
 }
 

@@ -3,9 +3,12 @@
  *
  * Arena state word: NONE -> COMMITTING(lane) -> COMMITTED -> RETURNING(lane) -> NONE, by CAS. The
  * doer is named, so recovery can set a dead doer's word back to NONE; committing twice is harmless.
+ * Which arena is asked first is in rank.c; docs/design/arenas.md has the whole.
  *
  * Invariant: AR1 a slab word of an arena that is not COMMITTED is FREE, or CLAIMED by the lane that
  *            is returning it, or claimed by mistake for an instant (arena_take below).
+ *            AR2 a slab with a bit in `fresh` has not been written since its pages were given: they
+ *            are zero. Set while COMMITTING, cleared by who has claimed the slab.
  * Progress:  lock-free but for the kernel's commit, which nobody else waits for.
  * Ordering:  arena.state: who claims a slab re-checks the state after the CAS on the word; who
  *            returns an arena sets the state before its CASes on the words (both RMWs seq_cst).
@@ -15,12 +18,16 @@
 #include "heap/arena.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "heap/debug.h"
+#include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/memory_wait.h"
+#include "heap/rank.h"
 #include "heap/slab.h"
+#include "heap/sparse.h"
 
 static uint64_t arena_word(enum arena_state state, uint32_t lane, uint64_t before)
 {
@@ -48,6 +55,36 @@ uint64_t arena_committed_bytes(struct shale_segment *view)
 	return arenas * ARENA_SIZE;
 }
 
+/* -- nodes ----------------------------------------------------------------------------------- */
+
+/* Has this machine several nodes with memory? It does not change while the process runs. */
+static bool several_nodes(void)
+{
+	static uint32_t known;                  /* 0 not asked, 1 no, 2 yes */
+	uint32_t answer = load_relaxed(&known); /* everybody finds the same answer */
+	struct os_nodes nodes = {{0}};
+	unsigned count = 0;
+
+	if (answer == 0) {
+		if (os_numa_nodes(&nodes) == 0)
+			for (unsigned i = 0; i < ARRAY_SIZE(nodes.bits); i++)
+				count += (unsigned)__builtin_popcountll(nodes.bits[i]);
+		answer = count > 1 ? 2 : 1;
+		store_relaxed(&known, answer);
+	}
+	return answer == 2;
+}
+
+unsigned arena_node_here(const struct shale_segment *view)
+{
+	unsigned node;
+
+	if (view->header.placement != SHALE_PLACE_LOCAL || !several_nodes())
+		return 0;
+	os_cpu_current(NULL, &node);
+	return node < UINT8_MAX ? node + 1 : 0;
+}
+
 /* -- committing ------------------------------------------------------------------------------ */
 
 /* Makes the table entry of arena `high` usable and raises the mark to high + 1. */
@@ -58,28 +95,58 @@ static int raise_high(struct shale_segment *view, uint32_t high)
 
 	if (r < 0)
 		return r;
+	/* before the mark: whoever dies in between has hidden nothing */
+	rank_announce(view, high);
 	/* pairs: arena.high - the entry is committed. Who loses finds it raised already. */
 	(void)cas_acq_rel(&view_hints(view)->arena_high, &high, high + 1);
 	return 0;
 }
 
+/* Short facts that were purged while the arena was here before wait for who takes their slabs. */
+static int commit_short_facts(struct shale_segment *view, uint64_t arena)
+{
+	/* pairs: facts.gone - pages of which a slab's facts are there are there, and stay. */
+	uint32_t gone = load_acquire(&heap_arena(view, arena)->facts_gone);
+	uint64_t facts = view->short_facts_offset + arena * SHORT_FACTS_ARENA;
+	int r = 0;
+
+	if (gone == 0)
+		return view_commit(view, facts, SHORT_FACTS_ARENA);
+	for (unsigned s = 0; s < SLABS_PER_ARENA && r == 0; s += 4)
+		if ((gone >> s & 0xf) != 0xf)
+			r = view_commit(view, facts + s * (uint64_t)SHORT_FACTS_STRIDE,
+					UINT64_C(4) * SHORT_FACTS_STRIDE);
+	return r;
+}
+
 static int commit_memory(struct shale_segment *view, uint64_t arena)
 {
-	uint64_t facts =
-		view->short_facts_offset + arena * SLABS_PER_ARENA * (uint64_t)SHORT_FACTS_STRIDE;
 	int r;
 
 	/* our own COMMITTING word is counted already */
 	if (!view_budget_allows(view, 0))
 		return -ENOMEM;
-	r = view_commit(view, facts, SLABS_PER_ARENA * (uint64_t)SHORT_FACTS_STRIDE);
-	if (r < 0)
-		return r;
-	return view_commit(view, view->heap_offset + (arena << ARENA_SHIFT), ARENA_SIZE);
+	r = commit_short_facts(view, arena);
+	if (r == 0)
+		r = view_commit(view, view->heap_offset + (arena << ARENA_SHIFT), ARENA_SIZE);
+	return r;
+}
+
+/* The arena is COMMITTING by us: what its other words say once it has memory. */
+static void note_committed(struct shale_segment *view, uint64_t number, unsigned node)
+{
+	struct arena_shm *arena = heap_arena(view, number);
+
+	/* ours until the state says COMMITTED: plain stores, published by it */
+	store_relaxed(&arena->fresh, UINT32_MAX);
+	store_relaxed(&arena->node, (uint8_t)node);
+	for (unsigned i = 0; i < SLABS_PER_ARENA; i++)
+		if (load_relaxed(&arena->punched[i]) != 0)
+			store_relaxed(&arena->punched[i], (uint16_t)0);
 }
 
 /* 0 committed by us; -EAGAIN not NONE (any more); -errno. */
-static int arena_commit(struct lane *lane, uint64_t arena)
+static int arena_commit(struct lane *lane, uint64_t arena, unsigned node)
 {
 	struct shale_segment *view = lane->view;
 	uint64_t *state = &heap_arena(view, arena)->state;
@@ -88,28 +155,66 @@ static int arena_commit(struct lane *lane, uint64_t arena)
 	uint64_t done;
 	int r;
 
-	if (!state_is(before, ARENA_NONE) || !cas_seq_cst(state, &before, doing))
+	if (!state_is(before, ARENA_NONE) || !cas_seq_cst(state, &before, doing)) {
+		(void)rank_update(view, arena);
 		return -EAGAIN;
+	}
 	r = commit_memory(view, arena);
+	if (r == 0)
+		note_committed(view, arena, node);
 	done = arena_word(r < 0 ? ARENA_NONE : ARENA_COMMITTED, 0, doing);
 	/* pairs: arena.state - the memory is there before the word says so. */
 	(void)cas_seq_cst(state, &doing, done);
+	if (r == 0)
+		rank_set_node(view, arena, node);
+	(void)rank_update(view, arena);
 	return r;
 }
 
-/* Commits the first arena at or after `from` that is not; raises the mark when there is none. */
-int arena_commit_any(struct lane *lane, uint64_t from, uint64_t *ret_arena)
+/* Brings `arena` below the mark. */
+static int arena_reach(struct shale_segment *view, uint64_t arena)
+{
+	int r = 0;
+
+	if (arena >= view->arena_count)
+		return -ENOMEM;
+	/* one step for each arena, whatever a lying peer does to the mark */
+	for (uint64_t steps = 0, high; r == 0 && steps <= arena; steps++) {
+		high = view_arena_high(view);
+		if (high > arena)
+			break;
+		r = raise_high(view, (uint32_t)high);
+	}
+	return r;
+}
+
+int arena_commit_at(struct lane *lane, uint64_t arena, unsigned node)
+{
+	int r = arena_reach(lane->view, arena);
+
+	if (r < 0)
+		return r;
+	return arena_committed(lane->view, arena) ? 0 : arena_commit(lane, arena, node);
+}
+
+int arena_commit_any(struct lane *lane, unsigned node, uint64_t *ret_arena)
 {
 	struct shale_segment *view = lane->view;
+	uint64_t arena;
 	int r;
 
-	for (uint64_t arena = from; arena < view->arena_count; arena++) {
-		if (arena >= view_arena_high(view)) {
-			r = raise_high(view, (uint32_t)arena);
-			if (r < 0)
-				return r;
-		}
-		r = arena_commit(lane, arena);
+	for (uint64_t from = 0; rank_next(view, RANK_UNCOMMITTED, from, 0, &arena);
+	     from = arena + 1) {
+		r = arena_commit(lane, arena, node);
+		if (r == 0)
+			*ret_arena = arena;
+		if (r != -EAGAIN)
+			return r;
+	}
+	for (arena = view_arena_high(view); arena < view->arena_count; arena++) {
+		r = arena_reach(view, arena);
+		if (r == 0)
+			r = arena_commit(lane, arena, node);
 		if (r == 0)
 			*ret_arena = arena;
 		if (r != -EAGAIN)
@@ -118,7 +223,7 @@ int arena_commit_any(struct lane *lane, uint64_t from, uint64_t *ret_arena)
 	return -ENOMEM;
 }
 
-/* -- taking a slab ----------------------------------------------------------------------------- */
+/* -- long facts -------------------------------------------------------------------------------- */
 
 /* Committed bytes of the long facts: whole pages, each counted once. */
 uint64_t arena_long_facts_bytes(struct shale_segment *view)
@@ -147,15 +252,27 @@ static uint64_t long_facts_step(const struct shale_segment *view)
 	return view->page_size > LONG_FACTS_STRIDE ? view->page_size : LONG_FACTS_STRIDE;
 }
 
+/* Whoever comes late with a pointer into facts that were punched may have left a byte there. */
+static void zero_long_facts(struct shale_segment *view, uint64_t slab)
+{
+	uint64_t __attribute__((may_alias)) *eight =
+		view_at(view, view->long_facts_offset + slab * LONG_FACTS_STRIDE);
+
+	for (unsigned i = 0; i < LONG_FACTS_STRIDE / 8; i++)
+		if (load_relaxed(eight + i) != 0) /* the slab is ours */
+			store_relaxed(eight + i, UINT64_C(0));
+}
+
 /*
- * The long facts of a slab are committed when a slab of small blocks first needs them. On large pages
- * the budget is asked for a whole page even if a neighbour has it already: refusing early is allowed.
+ * The long facts of a slab are committed when a slab of small blocks first needs them, or needs them
+ * again after a purge. On large pages the budget is asked for a whole page even if a neighbour has it
+ * already: refusing early is allowed.
  */
-static int commit_long_facts(struct shale_segment *view, uint64_t slab)
+int arena_commit_long_facts(struct shale_segment *view, uint64_t slab)
 {
 	struct arena_shm *arena = slab_arena(view, slab);
-	uint32_t bits =
-		load_relaxed(&arena->long_committed); /* set after the commit, never cleared */
+	uint32_t bits = load_relaxed(
+		&arena->long_committed); /* its bit moves with the slab, which is ours */
 	uint32_t bit = UINT32_C(1) << (slab % SLABS_PER_ARENA);
 	int r;
 
@@ -168,9 +285,68 @@ static int commit_long_facts(struct shale_segment *view, uint64_t slab)
 			LONG_FACTS_STRIDE);
 	if (r < 0)
 		return r;
+	zero_long_facts(view, slab);
 	/* pairs: arena.long_facts - a checker that sees the bit may read the facts. */
 	(void)fetch_or_acq_rel(&arena->long_committed, bit);
 	return 0;
+}
+
+/* -- what was in a slab before ------------------------------------------------------------------ */
+
+static void zero_slabs(struct shale_segment *view, uint64_t arena, uint32_t mask)
+{
+	for (; mask != 0; mask &= mask - 1)
+		memset(view_at(view, slab_offset(view, arena * SLABS_PER_ARENA + lowest_bit(mask))),
+		       0, SLAB_SIZE);
+}
+
+int arena_prepare(struct shale_segment *view, uint64_t number, uint32_t mask, bool zero,
+		  uint32_t *ret_fresh)
+{
+	struct arena_shm *arena = heap_arena(view, number);
+	uint32_t fresh;
+	int r;
+
+	for (uint32_t rest = mask; rest != 0; rest &= rest - 1) {
+		unsigned i = lowest_bit(rest);
+
+		/* the slab is claimed by us: nobody else writes what is known about it */
+		if (load_relaxed(&arena->punched[i]) == 0)
+			continue;
+		r = view_commit(view, slab_offset(view, number * SLABS_PER_ARENA + i), SLAB_SIZE);
+		if (r < 0)
+			return r;
+		store_relaxed(&arena->punched[i], (uint16_t)0);
+	}
+	fresh = load_relaxed(&arena->fresh) & mask; /* ours, as above */
+	if (zero)
+		zero_slabs(view, number, mask & ~fresh);
+	if (fresh != 0)
+		/* relaxed: the slab's word hands it on */
+		(void)fetch_and_relaxed(&arena->fresh, ~mask);
+	if (ret_fresh)
+		*ret_fresh = fresh;
+	return 0;
+}
+
+/* -- taking a slab ------------------------------------------------------------------------------ */
+
+/* A slab that is CLAIMED by us: what it needs before a block is in it. */
+static int slab_equip(struct lane *lane, const struct bin_info *bin, uint64_t slab)
+{
+	struct shale_segment *view = lane->view;
+	uint64_t arena = slab / SLABS_PER_ARENA;
+	uint32_t fresh;
+	int r;
+
+	if (!arena_committed(view, arena))
+		return -EAGAIN;
+	r = arena_prepare(view, arena, UINT32_C(1) << (slab % SLABS_PER_ARENA), false, &fresh);
+	if (r == 0)
+		r = slab_make_whole(view, slab, bin);
+	if (r == 0)
+		heap_lane(lane)->taken_fresh = fresh != 0;
+	return r;
 }
 
 /* FREE -> CLAIMED -> OWNED. 0; -EAGAIN somebody else has it; -ENOMEM. */
@@ -182,13 +358,12 @@ static int slab_take(struct lane *lane, const struct bin_info *bin, uint64_t sla
 	uint64_t claimed = slab_word_next(before, slab_low(SLAB_CLAIMED, lane->index, 0));
 	uint64_t index = (uint64_t)(bin - bin_table);
 	uint64_t after;
-	int r = -EAGAIN;
+	int r;
 
 	/* pairs: slab.word - the facts that the last owner left are zero. */
 	if (slab_word_state(before) != SLAB_FREE || !cas_seq_cst(word, &before, claimed))
 		return -EAGAIN;
-	if (arena_committed(view, slab / SLABS_PER_ARENA))
-		r = bin->facts_long ? commit_long_facts(view, slab) : 0;
+	r = slab_equip(lane, bin, slab);
 	if (view->debug)
 		debug_slab_taken(view, slab, claimed);
 	after = slab_word_next(claimed, r < 0 ? slab_low(SLAB_FREE, 0, 0)
@@ -198,78 +373,98 @@ static int slab_take(struct lane *lane, const struct bin_info *bin, uint64_t sla
 	return r;
 }
 
-static int arena_take(struct lane *lane, const struct bin_info *bin, uint64_t arena,
+/* One of the slabs in the mask. -EAGAIN they are gone. */
+static int arena_take(struct lane *lane, const struct bin_info *bin, uint64_t arena, uint32_t mask,
 		      uint64_t *ret_slab)
 {
-	int r;
+	int r = -EAGAIN;
 
-	if (!arena_committed(lane->view, arena))
-		return -EAGAIN;
-	for (uint64_t slab = arena * SLABS_PER_ARENA; slab < (arena + 1) * SLABS_PER_ARENA;
-	     slab++) {
-		r = slab_take(lane, bin, slab);
-		if (r == -EAGAIN)
-			continue;
-		if (r == 0) {
-			*ret_slab = slab;
-			heap_lane(lane)->arena_current = arena;
-		}
-		return r;
+	for (; mask != 0 && r == -EAGAIN; mask &= mask - 1) {
+		*ret_slab = arena * SLABS_PER_ARENA + lowest_bit(mask);
+		r = slab_take(lane, bin, *ret_slab);
 	}
-	return -EAGAIN;
+	if (r == 0)
+		heap_lane(lane)->arena_current = arena;
+	/* also when it was in vain: the class that led here was wrong */
+	(void)rank_update(lane->view, arena);
+	return r;
 }
 
 void arena_note_free(struct shale_segment *view, uint64_t slab)
 {
-	uint32_t arena = (uint32_t)(slab / SLABS_PER_ARENA);
-
-	/* a hint: a lost update costs memory, not truth */
-	if (load_relaxed(&view_hints(view)->arena_free_hint) > arena)
-		store_relaxed(&view_hints(view)->arena_free_hint, arena);
+	if (rank_update(view, slab / SLABS_PER_ARENA) == RANK_EMPTY)
+		giveback_note_empty(view, slab / SLABS_PER_ARENA);
 	memory_freed(view);
 }
 
-/* Arenas below the hint are thought to be full; a freed slab lowers it again. */
-static int take_searching(struct lane *lane, const struct bin_info *bin, uint64_t *ret_slab)
+/* The lane goes on in the arena of its last slab, unless that is empty or on another node. */
+static int take_current(struct lane *lane, const struct bin_info *bin, unsigned node,
+			uint64_t *ret_slab)
 {
 	struct shale_segment *view = lane->view;
-	uint32_t *hint = &view_hints(view)->arena_free_hint;
-	uint64_t high = view_arena_high(view);
-	uint32_t first = load_relaxed(hint); /* a hint: a wrong one costs memory, not truth */
+	uint64_t current = heap_lane(lane)->arena_current;
+	uint32_t mask;
+
+	if (current >= view_arena_high(view) || !arena_committed(view, current) ||
+	    (node != 0 && load_relaxed(&heap_arena(view, current)->node) != node)) /* a hint */
+		return -EAGAIN;
+	mask = rank_free_mask(view, current);
+	return mask != 0 && mask != UINT32_MAX ? arena_take(lane, bin, current, mask, ret_slab)
+					       : -EAGAIN;
+}
+
+/* From the fullest arena that has room; node 0: any. Each arena is tried once for each class. */
+static int take_ranked(struct lane *lane, const struct bin_info *bin, unsigned node,
+		       uint64_t *ret_slab)
+{
+	struct shale_segment *view = lane->view;
+	uint64_t arena;
+	uint32_t mask;
 	int r;
 
-	for (uint64_t arena = first; arena < high; arena++) {
-		r = arena_take(lane, bin, arena, ret_slab);
-		if (r != -EAGAIN) {
-			if (r == 0)
-				(void)cas_relaxed(hint, &first, (uint32_t)arena);
-			return r;
+	for (unsigned rank = RANK_FULLEST; rank <= RANK_EMPTY; rank++)
+		for (uint64_t from = 0; rank_next(view, rank, from, node, &arena);
+		     from = arena + 1) {
+			mask = arena_committed(view, arena) ? rank_free_mask(view, arena) : 0;
+			r = arena_take(lane, bin, arena, mask, ret_slab);
+			if (r != -EAGAIN)
+				return r;
 		}
-	}
 	return -EAGAIN;
 }
 
-/* 0; -ENOMEM, also when there is none free and `commit` is not set. */
+static int take_committing(struct lane *lane, const struct bin_info *bin, unsigned node,
+			   uint64_t *ret_slab)
+{
+	uint64_t arena;
+	int r;
+
+	do {
+		r = arena_commit_any(lane, node, &arena);
+		if (r == 0)
+			r = arena_take(lane, bin, arena, UINT32_MAX, ret_slab);
+		/* repeats only when others took all 32 slabs of the arena that we committed */
+	} while (r == -EAGAIN);
+	return r;
+}
+
 int arena_take_slab(struct lane *lane, const struct bin_info *bin, bool commit, uint64_t *ret_slab)
 {
-	uint64_t current = heap_lane(lane)->arena_current;
-	uint64_t arena;
-	int r = -EAGAIN;
+	unsigned node = arena_node_here(lane->view);
+	int r = take_current(lane, bin, node, ret_slab);
 
-	if (current < view_arena_high(lane->view))
-		r = arena_take(lane, bin, current, ret_slab);
 	if (r == -EAGAIN)
-		r = take_searching(lane, bin, ret_slab);
-	while (r == -EAGAIN && commit) {
-		/* repeats only when others took all 32 slabs of the arena that we committed */
-		r = arena_commit_any(lane, 0, &arena);
-		if (r == 0)
-			r = arena_take(lane, bin, arena, ret_slab);
-	}
-	/* the last resort: the hint may have passed an arena in which a slab was just freed */
-	if (r == -ENOMEM && commit && load_relaxed(&view_hints(lane->view)->arena_free_hint) != 0) {
-		store_relaxed(&view_hints(lane->view)->arena_free_hint, 0u);
-		r = take_searching(lane, bin, ret_slab);
+		r = take_ranked(lane, bin, node, ret_slab);
+	if (!commit)
+		return r == -EAGAIN ? -ENOMEM : r;
+	if (r == -EAGAIN)
+		r = take_committing(lane, bin, node, ret_slab);
+	if (r == -ENOMEM && node != 0)
+		r = take_ranked(lane, bin, 0, ret_slab);
+	/* the last resort: a bit may hide an arena that has room */
+	if (r == -ENOMEM || r == -EAGAIN) {
+		rank_repair(lane->view);
+		r = take_ranked(lane, bin, 0, ret_slab);
 	}
 	return r == -EAGAIN ? -ENOMEM : r;
 }

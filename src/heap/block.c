@@ -14,39 +14,16 @@
 
 #include <errno.h>
 #include <stddef.h>
-#include <string.h>
 
 #include "heap/debug.h"
 #include "heap/heap.h"
 #include "heap/large.h"
 #include "heap/slab.h"
+#include "heap/sparse.h"
 
 #define WORD_TRIES 4096u /* a word that changes more often during one look is played with */
 
 /* -- sparse facts ------------------------------------------------------------------------------ */
-
-/* A struct sparse_fact as one integer, in the machine's own order of bytes. */
-typedef uint32_t __attribute__((may_alias)) sparse_word;
-
-static struct sparse_fact sparse_load(const struct sparse_fact *entry)
-{
-	/* pairs: slab.shared - as a dense fact; the word has been acquired. */
-	sparse_word bits = load_acquire((const sparse_word *)(const void *)entry);
-	struct sparse_fact fact;
-
-	memcpy(&fact, &bits, sizeof(fact));
-	return fact;
-}
-
-static bool sparse_cas(struct sparse_fact *entry, struct sparse_fact from, struct sparse_fact to)
-{
-	sparse_word before, after;
-
-	memcpy(&before, &from, sizeof(before));
-	memcpy(&after, &to, sizeof(after));
-	/* pairs: slab.moved - then the caller looks at the word. */
-	return cas_seq_cst((sparse_word *)(void *)entry, &before, after);
-}
 
 /* 0; -EALREADY the block has no entry: it is free; -EAGAIN the word has changed. */
 static SHALE_COLD int find_sparse(struct shale_segment *view, struct block_place *place)

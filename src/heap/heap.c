@@ -1,5 +1,5 @@
 /*
- * heap.c - the front door: allocate, free, resize.
+ * heap.c - the front door: allocate, free (resize.c has the rest).
  *
  * Reads and writes the facts of slabs that the calling lane owns (slab_layout.h has the bytes), by
  * plain one-byte stores that nobody else makes; everything else is in the slow paths: slab.c takes
@@ -122,7 +122,7 @@ static int alloc_span(struct lane *lane, size_t size, size_t alignment, uint64_t
 {
 	int r = heap_setup_lane(lane);
 
-	return r < 0 ? r : span_alloc(lane, size, alignment, ret_offset);
+	return r < 0 ? r : span_alloc(lane, size, alignment, false, ret_offset);
 }
 
 int heap_alloc_raw(struct lane *lane, size_t size, size_t alignment, uint64_t *ret_offset)
@@ -220,8 +220,11 @@ void *shale_alloc_aligned(struct shale_segment *segment, size_t size, size_t ali
 
 void *shale_alloc_zeroed(struct shale_segment *segment, size_t size)
 {
-	void *block = shale_alloc(segment, size);
+	void *block;
 
+	if (size > BIN_SIZE_MAX && segment->debug == 0)
+		return heap_alloc_zeroed_span(segment, size);
+	block = shale_alloc(segment, size);
 	return block ? memset(block, 0, size) : NULL;
 }
 
@@ -327,7 +330,7 @@ static SHALE_COLD int free_any(struct shale_segment *view, struct lane *lane, ui
 	if (r < 0)
 		return r;
 	if (!place.bin)
-		return span_free(view, lane->index, place.slab, place.word);
+		return span_cache_free(lane, place.slab, place.word);
 	/* a wiped or fresh lane has own_word 0, which no owned slab matches */
 	if ((place.word & SLAB_OWNER_MASK) == heap_lane(lane)->own_word)
 		return free_local(lane, &place, offset);
@@ -393,7 +396,7 @@ int shale_free(struct shale_segment *segment, void *ptr)
 	return free_address(segment, ptr);
 }
 
-/* -- resize and inspect ---------------------------------------------------------------------- */
+/* -- inspect ---------------------------------------------------------------------- */
 
 size_t shale_usable_size(struct shale_segment *segment, const void *ptr)
 {
@@ -403,43 +406,6 @@ size_t shale_usable_size(struct shale_segment *segment, const void *ptr)
 	if (offset == 0 || heap_block_state(segment, offset, &usable) < HEAP_BLOCK_LIVE)
 		return 0;
 	return segment->debug ? debug_usable(segment, offset) : usable;
-}
-
-static void *resize_move(struct shale_segment *segment, void *ptr, size_t old_usable, size_t size)
-{
-	void *moved = shale_alloc(segment, size);
-
-	if (!moved)
-		return NULL;
-	memcpy(moved, ptr, old_usable < size ? old_usable : size);
-	(void)shale_free(segment, ptr);
-	return moved;
-}
-
-void *shale_resize(struct shale_segment *segment, void *ptr, size_t size)
-{
-	uint64_t usable = 0;
-	int state;
-
-	if (!ptr)
-		return shale_alloc(segment, size);
-	state = heap_block_state(segment, view_offset_of(segment, ptr), &usable);
-	if (state < HEAP_BLOCK_LIVE) {
-		errno = EINVAL;
-		return NULL;
-	}
-	if (segment->debug)
-		return debug_resize(segment, ptr, size);
-	/* stay while the block is large enough, and small or at least a quarter used */
-	if (size <= usable && (size >= usable / 4 || usable <= 128))
-		return ptr;
-	if (state == HEAP_BLOCK_PUBLISHED) {
-		if (size <= usable)
-			return ptr;
-		errno = EBUSY;
-		return NULL;
-	}
-	return resize_move(segment, ptr, usable, size);
 }
 
 shale_ref shale_ref_of(const struct shale_segment *segment, const void *ptr)

@@ -21,6 +21,9 @@ int heap_alloc_block(struct lane *lane, size_t size, uint64_t *ret_offset);
 /* The same with the offset a multiple of alignment, a power of two up to 2 MiB. */
 int heap_alloc_aligned(struct lane *lane, size_t size, size_t alignment, uint64_t *ret_offset);
 
+/* resize.c: shale_alloc_zeroed() above 32 KiB: what is known to be zero is not touched. */
+void *heap_alloc_zeroed_span(struct shale_segment *view, size_t size);
+
 /*
  * The same two and heap_free_block() without the debug aids, which call them (heap/debug.h).
  */

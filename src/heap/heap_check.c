@@ -16,6 +16,7 @@
 #include "heap/arena.h"
 #include "heap/heap.h"
 #include "heap/large.h"
+#include "heap/purge.h"
 #include "heap/slab.h"
 
 #define LOOKS 64u /* a transient state of a running peer is gone by then */
@@ -66,13 +67,21 @@ static bool long_facts_known(const struct slab_view *s)
 	return bits >> (s->slab % SLABS_PER_ARENA) & 1;
 }
 
+static bool short_facts_known(const struct slab_view *s)
+{
+	/* pairs: facts.gone - facts that were given back are not looked at: that would fetch them. */
+	uint32_t bits = load_acquire(&slab_arena(s->view, s->slab)->facts_gone);
+
+	return !(bits >> (s->slab % SLABS_PER_ARENA) & 1);
+}
+
 /* -- the invariants: NULL if it holds, else what is wrong ---------------------------------------- */
 
 static const char *h1_free_slab_has_zero_facts(const struct slab_view *s)
 {
 	if (slab_word_state(s->word) != SLAB_FREE)
 		return NULL;
-	if (!all_zero(short_facts(s), SHORT_FACTS_STRIDE))
+	if (short_facts_known(s) && !all_zero(short_facts(s), SHORT_FACTS_STRIDE))
 		return "a free slab has short facts that are not zero";
 	if (long_facts_known(s) && !all_zero(long_facts(s), LONG_FACTS_STRIDE))
 		return "a free slab has long facts that are not zero";
@@ -135,7 +144,8 @@ static const char *h5_body_is_covered_by_its_head(const struct slab_view *s)
 	if (head >= s->slab || !slab_known(s->view, head))
 		return "a body names no slab before it";
 	word = load_acquire(slab_word(s->view, head)); /* pairs: slab.word - then its length */
-	if (slab_word_state(word) != SLAB_SPAN && slab_word_state(word) != SLAB_SPAN_CLAIM)
+	if (slab_word_state(word) != SLAB_SPAN && slab_word_state(word) != SLAB_SPAN_CLAIM &&
+	    slab_word_state(word) != SLAB_SPAN_CACHED)
 		return "a body names a slab that heads no span";
 	if (head + span_slab_count(s->view, head) <= s->slab)
 		return "a body lies beyond the end of its span";
@@ -162,6 +172,7 @@ static const char *h6_owner_is_a_lane_in_use(const struct slab_view *s)
 		break;
 	case SLAB_CLAIMED:
 	case SLAB_SPAN_CLAIM:
+	case SLAB_SPAN_CACHED:
 		break;
 	default:
 		return "a slab word has an unknown state";
@@ -294,6 +305,7 @@ void heap_check(struct check_context *check)
 
 	for (uint64_t slab = 0; slab < slabs; slab++)
 		check_slab(check, slab, arena_committed(check->view, slab / SLABS_PER_ARENA));
+	purge_check(check);
 }
 
 /* -- counters ------------------------------------------------------------------------------------ */
@@ -382,6 +394,9 @@ int heap_stat_walk(struct shale_segment *view, struct shale_heap_figures *stat)
 				       ? stat->committed_bytes - stat->live_bytes
 				       : 0;
 	stat->returned_bytes = load_relaxed(&view_hints(view)->returned_bytes); /* statistics */
+	stat->purged_bytes = load_relaxed(&view_hints(view)->purged_bytes);
+	stat->releases = load_relaxed(&view_hints(view)->releases);
+	stat->keeper = load_relaxed(&view_hints(view)->keeper);
 	return 0;
 }
 

@@ -27,6 +27,7 @@
 #include "heap/size_class.h"
 #include "heap/slab.h"
 #include "heap/slab_layout.h"
+#include "heap/span_cache.h"
 #include "segment/lanes.h"
 
 #define HEAP_LIFO_SLOTS 16u /* of which the first is never used */
@@ -89,6 +90,9 @@ struct heap_lane {
 	_Alignas(HEAP_LIFO_BYTES) struct heap_free_block lifo[BIN_COUNT][HEAP_LIFO_SLOTS];
 	/* heap_bin_place() for each 16 bytes of size */
 	uint16_t size_bins[BIN_SIZE_MAX / HEAP_SIZE_STEP + 1];
+	struct span_cache spans;
+	uint32_t frees;   /* in slabs that were let go */
+	bool taken_fresh; /* the slab taken last had not been written since it was committed */
 };
 
 _Static_assert(sizeof(struct heap_lane) <= LANE_HEAP_BYTES, "the lane reserves enough");

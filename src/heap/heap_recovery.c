@@ -9,6 +9,8 @@
  *   slab CLAIMED(lane)          taking a slab; facts are zero          FREE
  *   slab CLAIMED(lane, dirty)   took a dead slab; some facts are zero  zeroed, FREE
  *   span SPAN_CLAIM(lane)       building it or taking it apart         FREE, with its bodies
+ *   span SPAN_CACHED(lane)      kept for the next allocation               FREE, with its bodies
+ *   intent SPAN_RESIZE          the span is as long as it was or will be   one of the two
  *   span SPAN(lane)             unpublished: freed; published: stays   FREE, or SPAN(no lane)
  *   arena COMMITTING(lane)      may be committed or not                NONE (committing again is fine)
  *   arena RETURNING(lane)       all words CLAIMED(lane): punched?      NONE, punched again
@@ -38,6 +40,7 @@
 #include "heap/names.h"
 #include "heap/parked.h"
 #include "heap/publish.h"
+#include "heap/rank.h"
 #include "heap/slab.h"
 
 /* -- intents ----------------------------------------------------------------------------------- */
@@ -79,6 +82,8 @@ int heap_settle_intent(struct shale_segment *view, uint32_t lane)
 
 	if (intent_word_kind(word) == INTENT_PUBLISH_AT)
 		settle_publish(view, lane, word);
+	else if (intent_word_kind(word) == INTENT_SPAN_RESIZE)
+		span_settle_resize(view, lane);
 	else if (intent_word_kind(word) != INTENT_TAKE_AT)
 		return 0;
 	/* pairs: lane.intent - what was named is settled before the name goes. */
@@ -374,6 +379,10 @@ static int settle_word(struct shale_segment *view, uint32_t lane, uint64_t slab)
 		return settle_parked(view, lane, slab);
 	case SLAB_CLAIMED:
 		settle_claimed(view, slab, word);
+		arena_note_free(view, slab);
+		break;
+	case SLAB_SPAN_CACHED:
+		span_cache_settle(view, lane, slab, word);
 		break;
 	case SLAB_SPAN_CLAIM:
 		span_dismantle(view, slab);
@@ -417,6 +426,7 @@ static void settle_arena(struct shale_segment *view, uint32_t lane, uint64_t num
 		after = ARENA_COMMITTED;
 	/* pairs: arena.state - before the words become free: nobody takes a slab of a hole. */
 	(void)cas_seq_cst(&arena->state, &word, slab_word_next(word, (uint64_t)after));
+	(void)rank_update(view, number);
 }
 
 int heap_settle_slabs(struct shale_segment *view, uint32_t lane)

@@ -38,25 +38,21 @@
 
 #include "heap/arena.h"
 #include "heap/facts.h"
+#include "heap/giveback.h"
 #include "heap/heap_lane.h"
 #include "heap/memory_wait.h"
 #include "heap/names.h"
 #include "heap/slab.h"
-
-/* The facts of such a slab are moving, or have moved to the sparse ones: its lease says who does what. */
-#define SLAB_MOVING (SLAB_HELD | SLAB_SPARSE)
+#include "heap/sparse.h"
 
 /* -- taking ------------------------------------------------------------------------------------ */
 
 void slab_wipe(struct shale_segment *view, uint64_t slab, uint64_t word)
 {
 	const struct bin_info *bin = &bin_table[slab_word_bin(word)];
-	uint8_t *own = slab_own_facts(view, bin, slab);
 
-	if (bin->size != 0) {
-		facts_zero(own, bin->count);
-		facts_zero(own + bin->facts_half, bin->count);
-	}
+	if (bin->size != 0)
+		slab_forget_facts(view, slab, bin);
 	/* hints: nobody has a block here; a late one costs a look */
 	store_relaxed(slab_remote_hint(view, slab), (uint8_t)0);
 	store_relaxed(slab_publish_hint(view, slab), (uint8_t)0);
@@ -88,6 +84,13 @@ static bool slab_has_witness(struct shale_segment *view, uint64_t slab, const st
 	return true;
 }
 
+/* `word` says where the facts are. */
+static bool slab_has_live(struct shale_segment *view, uint64_t slab, uint64_t word)
+{
+	return word & SLAB_SPARSE ? sparse_any_live(view, slab)
+				  : slab_has_witness(view, slab, &bin_table[slab_word_bin(word)]);
+}
+
 static bool slab_is_named(const struct shale_segment *view, uint64_t slab)
 {
 	uint64_t first = slab_offset(view, slab);
@@ -102,8 +105,8 @@ enum slab_look slab_look(struct shale_segment *view, uint32_t lane, uint64_t sla
 	unsigned index = slab_word_bin(word);
 	uint64_t claimed = slab_word_next(word, slab_low(SLAB_CLAIMED, lane, index) | SLAB_DIRTY);
 
-	if (bin_table[index].size == 0 || (word & SLAB_MOVING) ||
-	    slab_has_witness(view, slab, &bin_table[index]))
+	/* held: its holder looks when it lets go */
+	if (bin_table[index].size == 0 || (word & SLAB_HELD) || slab_has_live(view, slab, word))
 		return SLAB_LIVES;
 	if (slab_is_named(view, slab))
 		return SLAB_NAMED;
@@ -161,6 +164,7 @@ void slab_park(struct lane *lane, unsigned index, uint64_t slab)
 		return;
 	if (slab_look(view, lane->index, slab, parked) == SLAB_NAMED)
 		slab_look_later(lane, slab);
+	giveback_tick(lane);
 }
 
 int slab_recommit(struct shale_segment *view, uint64_t slab)
@@ -202,10 +206,16 @@ enum slab_opening slab_open(struct lane *lane, unsigned index, uint64_t slab)
 
 	if (low == slab_low(SLAB_OWNED, lane->index, index))
 		return SLAB_OPEN;
-	if ((low & ~SLAB_MOVING) != slab_low(SLAB_PARKED, lane->index, index))
+	if ((low & ~(SLAB_HELD | SLAB_SPARSE)) != slab_low(SLAB_PARKED, lane->index, index))
 		return SLAB_GONE;
-	if (low & SLAB_MOVING)
+	if (low & SLAB_HELD)
 		return SLAB_BUSY;
+	if (low & SLAB_SPARSE) {
+		if (sparse_expand(lane, slab, word) < 0)
+			return SLAB_BUSY;
+		heap_slab_opened(lane, index, slab);
+		return SLAB_OPEN;
+	}
 	return reopen(lane, index, slab, &word) ? SLAB_OPEN : SLAB_BUSY;
 }
 

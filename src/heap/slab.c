@@ -24,6 +24,7 @@
 #include "heap/heap_lane.h"
 #include "heap/memory_wait.h"
 #include "heap/parked.h"
+#include "heap/sparse.h"
 #include "segment/recovery.h"
 
 #define WALK_LIMIT 64u /* remembered slabs looked at before a new one is taken */
@@ -282,37 +283,33 @@ static bool release_if_empty(struct lane *lane, unsigned index, uint64_t slab, b
 		slab_look_again(lane, slab);
 	if (!slab_is_ours(lane, index, slab))
 		return true;
-	if (thorough && slab_has_room(lane->view, slab, &bin_table[index]))
+	if (thorough && ((low & SLAB_SPARSE) || slab_has_room(lane->view, slab, &bin_table[index])))
 		/* a walk finds it by this hint, and collects */
 		store_relaxed(slab_remote_hint(lane->view, slab), (uint8_t)1);
 	return false;
 }
 
-/* An open slab of ours: free if it is empty, else parked. True if it is gone. */
-static bool let_go(struct lane *lane, unsigned index, uint64_t slab)
+/* Nothing of the slab is cached any more; it is found again by its hint. */
+static void close_slab(struct lane *lane, unsigned index, uint64_t slab)
 {
-	if (release_open(lane, index, slab, true))
-		return true;
-	caches_without_slab(lane->view, heap_bin(lane, index), slab);
-	store_relaxed(slab_local_hint(lane->view, slab), (uint8_t)1); /* what was cached is free */
+	struct shale_segment *view = lane->view;
+	uint64_t low = load_relaxed(slab_word(view, slab)) & SLAB_PAYLOAD_MASK; /* ours, or not */
+
+	if (low != slab_low(SLAB_OWNED, lane->index, index))
+		return;
+	caches_without_slab(view, heap_bin(lane, index), slab);
+	if (slab_has_room(view, slab, &bin_table[index]))
+		store_relaxed(slab_local_hint(view, slab), (uint8_t)1); /* a hint of our own */
 	slab_park(lane, index, slab);
-	return false;
 }
 
-void slab_park_all(struct lane *lane)
+void slab_close_all(struct lane *lane)
 {
 	for (unsigned index = 0; index < BIN_COUNT; index++) {
 		struct heap_bin *bin = heap_bin(lane, index);
 
-		for (uint32_t i = bin->owned_count; i-- > 0;) {
-			uint64_t *word = slab_word(lane->view, bin->owned[i]);
-
-			/* OWNED by us: nobody else changes it */
-			if ((load_relaxed(word) & SLAB_PAYLOAD_MASK) ==
-				    slab_low(SLAB_OWNED, lane->index, index) &&
-			    let_go(lane, index, bin->owned[i]))
-				slab_forget(bin, i);
-		}
+		for (uint32_t i = 0; i < bin->owned_count; i++)
+			close_slab(lane, index, bin->owned[i]);
 	}
 }
 
@@ -324,16 +321,23 @@ void slab_orphans_changed(struct shale_segment *view)
 	(void)fetch_add_relaxed(&view_hints(view)->orphan_hint, 1u);
 }
 
+static bool adopt(struct lane *lane, unsigned index, uint64_t slab, uint64_t word)
+{
+	uint64_t owned = slab_word_next(word, slab_low(SLAB_OWNED, lane->index, index));
+
+	if (word & SLAB_HELD)
+		return false;
+	if (word & SLAB_SPARSE)
+		return sparse_expand(lane, slab, word) == 0;
+	/* pairs: slab.word - the last owner's facts, swept by recovery, are visible to us. */
+	return cas_acq_rel(slab_word(lane->view, slab), &word, owned);
+}
+
 static bool take_orphan(struct lane *lane, unsigned index, uint64_t slab, uint64_t word)
 {
 	struct shale_segment *view = lane->view;
-	uint64_t owned = slab_word_next(word, slab_low(SLAB_OWNED, lane->index, index));
 
-	/* its facts are moving, or have moved */
-	if (word & (SLAB_HELD | SLAB_SPARSE))
-		return false;
-	/* pairs: slab.word - the last owner's facts, swept by recovery, are visible to us. */
-	if (!cas_acq_rel(slab_word(view, slab), &word, owned))
+	if (!adopt(lane, index, slab, word))
 		return false;
 	slab_normalise(view, slab, &bin_table[index]);
 	heap_slab_opened(lane, index, slab);
@@ -346,6 +350,8 @@ static bool take_orphan(struct lane *lane, unsigned index, uint64_t slab, uint64
 
 void slab_release_empty(struct lane *lane, bool thorough)
 {
+	if (thorough)
+		(void)span_steal_cached(lane, true);
 	slab_take_dead(lane, thorough);
 	for (unsigned index = 0; index < BIN_COUNT; index++) {
 		struct heap_bin *bin = heap_bin(lane, index);
@@ -390,6 +396,7 @@ static bool take_new(struct lane *lane, unsigned index, bool commit, int *ret_er
 	}
 	heap_slab_opened(lane, index, slab);
 	slab_remember(lane, index, slab);
+	giveback_tick(lane);
 	return scan_slab(lane, index, slab);
 }
 
@@ -409,8 +416,12 @@ static bool take_hidden(struct lane *lane, unsigned index, int *ret_error)
 /* No slab is free in the committed arenas: look harder before asking the kernel. */
 static bool take_last_resort(struct lane *lane, unsigned index, int *ret_error)
 {
+	(void)span_steal_cached(lane, false);
 	slab_release_empty(lane, false);
 	if (walk_owned(lane, index, UINT32_MAX) || take_new(lane, index, true, ret_error))
+		return true;
+	if (*ret_error == -ENOMEM && giveback_settle(lane->view) &&
+	    take_new(lane, index, true, ret_error))
 		return true;
 	return *ret_error == -ENOMEM && take_hidden(lane, index, ret_error);
 }

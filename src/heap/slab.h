@@ -82,11 +82,11 @@ unsigned char *slab_alloc_slow(struct lane *lane, unsigned bin, int *ret_error);
  */
 void slab_release_empty(struct lane *lane, bool thorough);
 
+/* Parks every open slab of the lane, so that its pages can be purged. */
+void slab_close_all(struct lane *lane);
+
 /* Clears shared facts of free blocks, as a cut-off collect may leave them. */
 void slab_normalise(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
-
-/* Lets go of all that the lane could allocate from: its open slabs are parked, or free if empty. */
-void slab_park_all(struct lane *lane);
 
 bool slab_is_empty(struct shale_segment *view, uint64_t slab, const struct bin_info *bin);
 

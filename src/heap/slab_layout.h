@@ -79,6 +79,12 @@ enum shared_fact { SHARED_NONE = 0, SHARED_PUBLISHED = 1, SHARED_FREED = 2 };
 /* Arena state word: bits 0..3 state, bits 12..23 lane, bits 32..63 generation. */
 enum arena_state { ARENA_NONE = 0, ARENA_COMMITTING = 1, ARENA_COMMITTED = 2, ARENA_RETURNING = 3 };
 
+/* What the holder of an arena's lease is doing; 0 in the word: nobody holds it. */
+enum lease_phase {
+	LEASE_CONVERT = 1, /* dense facts of SPARSE slabs may say what the entries lack */
+	LEASE_PUNCH = 2,   /* dense facts of SPARSE slabs are not read again */
+};
+
 #define SHORT_FACTS_BLOCKS 512u                      /* blocks of 128 bytes and more */
 #define LONG_FACTS_BLOCKS  4096u                     /* blocks of 16 to 112 bytes */
 #define SHORT_FACTS_STRIDE (2u * SHORT_FACTS_BLOCKS) /* own[512], shared[512] */
@@ -87,16 +93,19 @@ enum arena_state { ARENA_NONE = 0, ARENA_COMMITTING = 1, ARENA_COMMITTED = 2, AR
 #define SPARSE_FACTS       8u /* live blocks that a slab without dense facts has at most */
 #define RANKS              8u /* classes of arenas by their free slabs: heap/rank.h */
 
-/* A fact that has moved out of the dense areas; own == 0: the entry is not used. */
+/*
+ * A fact that has moved out of the dense areas; own == 0: the entry is not used. Changed as one
+ * 32-bit word, by CAS (heap/sparse.h): an entry may be another block's by the time of a late store.
+ */
 struct sparse_fact {
 	uint16_t index; /* of the block in its slab */
 	uint8_t own;
 	uint8_t shared;
-};
+} __attribute__((aligned(4)));
 
 struct arena_shm {
 	uint64_t state;
-	uint64_t lease; /* lane (bits 12..23) that purges or expands slabs here; 0: nobody */
+	uint64_t lease; /* lane (bits 12..23) that purges or expands slabs here, enum lease_phase */
 	uint32_t long_committed; /* bit s: long facts of slab s are committed */
 	uint32_t fresh;          /* bit s: slab s has not been handed out since it was committed */
 	uint32_t sparse_used;    /* bit s: sparse[s] holds facts; changed under the lease */
@@ -105,8 +114,10 @@ struct arena_shm {
 	uint8_t rank;            /* hint: the class in whose masks the arena is */
 	uint8_t reserved0;
 	uint32_t empty_since_ms; /* hint: low 32 bits of CLOCK_MONOTONIC ms when it became empty */
-	uint32_t purged_ms;      /* hint: when it was last purged */
-	uint64_t reserved1[3];
+	uint32_t purged_ms;      /* hint: when look_sum was first seen */
+	uint32_t facts_gone;     /* bit s: short facts of slab s: to be committed and zeroed */
+	uint32_t look_sum;       /* hint: what the purger's last look saw: heap/purge.c */
+	uint64_t reserved1[2];
 	uint8_t remote_hint[SLABS_PER_ARENA]; /* someone else changed shared[] since last looked */
 	uint8_t publish_hint
 		[SLABS_PER_ARENA]; /* someone else published here; until the slab is free */

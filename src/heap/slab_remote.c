@@ -34,6 +34,7 @@
 #include <errno.h>
 
 #include "heap/facts.h"
+#include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/memory_wait.h"
@@ -41,7 +42,8 @@
 #include "heap/parked.h"
 #include "heap/slab.h"
 
-#define FREE_TRIES 4096u /* a word that changes more often during one free is played with */
+#define FREES_PER_TICK 16u
+#define FREE_TRIES     4096u /* a word that changes more often during one free is played with */
 
 /* -- a free ------------------------------------------------------------------------------------ */
 
@@ -131,6 +133,9 @@ static void free_tell(struct shale_segment *view, struct lane *lane, uint32_t in
 		memory_freed(view);
 	if (state != SLAB_PARKED && state != SLAB_ORPHAN)
 		return;
+	/* what it leaves may be worth purging */
+	if (lane && ++heap_lane(lane)->frees % FREES_PER_TICK == 0)
+		giveback_tick(lane);
 	if (slab_look(view, index, place->slab, place->word) != SLAB_NAMED)
 		return;
 	if (lane)

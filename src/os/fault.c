@@ -64,6 +64,9 @@ static const char *const call_names[OS_CALL_COUNT] = {
 	[OS_CALL_MOVE_PAGES] = "move_pages",
 	[OS_CALL_URING] = "uring",
 	[OS_CALL_ATFORK] = "atfork",
+	[OS_CALL_WRITE] = "write",
+	[OS_CALL_EVENTFD] = "eventfd",
+	[OS_CALL_THREAD] = "thread",
 };
 
 const char *os_call_name(enum os_call call)

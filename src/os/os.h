@@ -66,6 +66,9 @@ enum os_call {
 	OS_CALL_MOVE_PAGES,
 	OS_CALL_URING,
 	OS_CALL_ATFORK,
+	OS_CALL_WRITE,
+	OS_CALL_EVENTFD,
+	OS_CALL_THREAD,
 	OS_CALL_COUNT
 };
 
@@ -357,6 +360,11 @@ int os_process_visible(const struct os_process_id *id);
 
 /* CLOCK_MONOTONIC in nanoseconds; async-signal-safe. */
 uint64_t os_clock_ns(void);
+/*
+ * The same clock in whole milliseconds, as coarse as the kernel's tick (at most 10 ms late), for a few
+ * nanoseconds: no system call, no counter read. Async-signal-safe.
+ */
+uint64_t os_clock_coarse_ms(void);
 /* Cryptographic random bytes, all of them. -EPERM, -ENOSYS only under seccomp */
 int os_random(void *buffer, size_t size);
 /* The kernel's number of this thread in its pid namespace; async-signal-safe. */
@@ -382,6 +390,76 @@ int os_on_fork_child(void (*callback)(void));
  * newline, at most size - 1 bytes; returns the length. -ENOENT, -EACCES, -EINVAL (size 0), ...
  */
 int os_read_text(const char *path, char *ret_text, size_t size);
+
+/* ---- thread.c: background threads ------------------------------------------------------------- */
+
+struct os_thread {
+	unsigned long handle;
+};
+/*
+ * Runs body(argument) in a thread that has every signal blocked from its first instruction, so that
+ * no handler of the program ever runs on it. `name` shows in ps; at most 15 bytes. Must be joined.
+ *   -EAGAIN   no thread left (RLIMIT_NPROC, cgroup), or no memory for its stack
+ */
+int os_thread_start(const char *name, void (*body)(void *argument), void *argument,
+		    struct os_thread *ret_thread);
+/* Waits until its body has returned. Never from the thread itself. */
+void os_thread_join(const struct os_thread *thread);
+
+/* ---- psi.c: memory pressure -------------------------------------------------------------------- */
+
+/*
+ * A descriptor on which the kernel tells when tasks of the machine have been stalled for memory for
+ * stall_us out of window_us. Unprivileged callers need a window that is a multiple of 2 s.
+ *   -ENOENT, -EOPNOTSUPP   no PSI in this kernel, or switched off (psi=0)
+ *   -EACCES, -EPERM, -EROFS   not for this user, or not in this container
+ *   -EINVAL   the kernel does not take the window;  -EMFILE, -ENFILE, -ENOMEM
+ */
+int os_psi_open(unsigned stall_us, unsigned window_us);
+/* A descriptor that os_notice_give() makes readable, once and for all. -EMFILE, -ENFILE, -ENOMEM */
+int os_notice_open(void);
+int os_notice_give(int notice);
+/*
+ * Sleeps until there is pressure or the notice was given.
+ *   1          pressure
+ *   0          the notice
+ *   -EBADF     one of the two is no longer what it was (the program has closed the number)
+ *   -EINTR     a signal handler ran
+ */
+int os_psi_wait(int psi, int notice);
+
+/* ---- uring.c: hole punches in a batch ---------------------------------------------------------- */
+
+#define OS_URING_BATCH 8u
+struct os_uring {
+	int fd;
+	void *ring;  /* head, tail and array of submissions, completions */
+	void *slots; /* submission entries */
+	size_t ring_size, slots_size;
+	uint32_t *sq_tail, *sq_array, *cq_head, *cq_tail;
+	uint32_t sq_mask, cq_mask;
+	void *completions;
+};
+/*
+ * A ring of OS_URING_BATCH entries. Used by one thread at a time.
+ *   -ENOSYS, -EPERM   no io_uring, or not for this user (kernel.io_uring_disabled, seccomp)
+ *   -EOPNOTSUPP       it lacks what is used here (before 5.6)
+ *   -ENOMEM, -EMFILE, -ENFILE
+ */
+int os_uring_open(struct os_uring *ret_ring);
+void os_uring_close(struct os_uring *ring);
+
+struct os_uring_punch {
+	uint64_t offset, size;
+	int result; /* as os_decommit() would say it */
+};
+/*
+ * Gives up to OS_URING_BATCH ranges back in one batch and waits for all: whatever is returned, every
+ * `result` is set, and nothing is in flight any more. 0, or -errno when the ring itself failed; a
+ * range that could not be submitted then has that as its result.
+ */
+int os_uring_decommit(struct os_uring *ring, int fd, struct os_uring_punch *punches,
+		      unsigned count);
 
 /* ---- cpu.c ----------------------------------------------------------------------------------- */
 

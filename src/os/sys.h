@@ -20,6 +20,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <stdint.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -60,6 +61,7 @@
 #endif
 #ifndef SYS_io_uring_setup
 #define SYS_io_uring_setup    425 /* 5.1 */
+#define SYS_io_uring_enter    426
 #define SYS_io_uring_register 427
 #endif
 
@@ -177,6 +179,24 @@ static inline ssize_t sys_read(int fd, void *buffer, size_t size)
 		return r;
 	n = read(fd, buffer, size);
 	return n < 0 ? -errno : n;
+}
+
+static inline ssize_t sys_write(int fd, const void *buffer, size_t size)
+{
+	int r = os_fault(OS_CALL_WRITE);
+	ssize_t n;
+
+	if (r < 0)
+		return r;
+	n = write(fd, buffer, size);
+	return n < 0 ? -errno : n;
+}
+
+static inline int sys_eventfd(void)
+{
+	int r = os_fault(OS_CALL_EVENTFD);
+
+	return r < 0 ? r : sys_result(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
 /* The number is free afterwards in any case, so the injected error comes after the close. */
@@ -357,6 +377,15 @@ static inline int sys_uring_setup(unsigned entries, void *parameters)
 	int r = os_fault(OS_CALL_URING);
 
 	return r < 0 ? r : sys_result((int)syscall(SYS_io_uring_setup, entries, parameters));
+}
+
+static inline int sys_uring_enter(int ring, unsigned submit, unsigned wait, unsigned flags)
+{
+	int r = os_fault(OS_CALL_URING);
+
+	return r < 0 ? r
+		     : sys_result((int)syscall(SYS_io_uring_enter, ring, submit, wait, flags, NULL,
+					       0));
 }
 
 static inline int sys_uring_register(int ring, unsigned what, void *argument, unsigned count)

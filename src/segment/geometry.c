@@ -72,7 +72,6 @@ uint64_t geometry_layout_hash(void)
 		MEMBER(header_mutable_shm, ready),
 		MEMBER(header_mutable_shm, lane_high),
 		MEMBER(header_mutable_shm, arena_high),
-		MEMBER(header_mutable_shm, arena_free_hint),
 		MEMBER(header_mutable_shm, orphan_hint),
 		MEMBER(header_mutable_shm, returned_bytes),
 		MEMBER(header_mutable_shm, peer_event),

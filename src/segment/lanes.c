@@ -55,7 +55,8 @@ static void lane_clear_slot(struct lane_shm *slot)
 	/* pairs: lane.freeing - settled, as above. */
 	store_release(&slot->freeing, UINT64_C(0));
 	for (unsigned i = 0; i < LANE_PINS; i++)
-		store_relaxed(&slot->pins[i], UINT64_C(0));
+		/* pairs: arena.pin - whoever pinned the range is done with it, or dead. */
+		store_release(&slot->pins[i], UINT64_C(0));
 	store_relaxed(&slot->thread_id, 0u);
 }
 

@@ -27,7 +27,27 @@ static uint64_t peer_state(uint64_t word)
 	return word & PEER_STATE_MASK;
 }
 
-/* For people: who sits in the slot; and whether barriers reach it. Written under the life lock, before ACTIVE. */
+/*
+ * The wake half of an eventcount (shale/wait.h). The CAS of the slot word before it is a locked
+ * instruction, the fence keeps that promise on every machine.
+ */
+static void wake_words(uint32_t *event)
+{
+	/* pairs: peer.event - a waiter marks itself, then looks at the slots; we wrote, now look. */
+	fence_seq_cst();
+	/* relaxed: ordered by the fence */
+	if (load_relaxed(&event[1]) == 0)
+		return;
+	/* pairs: peer.event - the marks are taken before the new sequence number can be seen. */
+	(void)exchange_seq_cst(&event[1], 0u);
+	(void)fetch_add_seq_cst(&event[0], 1u);
+	(void)os_futex_wake(&event[0], INT_MAX, OS_FUTEX_ANY);
+}
+
+/*
+ * For people: who sits in the slot; and whether barriers reach it. Written under the life lock,
+ * before ACTIVE.
+ */
 static void peer_describe(struct peer_shm *slot)
 {
 	struct os_process_id id = {0};
@@ -92,6 +112,8 @@ int peer_claim(struct shale_segment *view)
 			return r;
 		/* pairs: view.attached - peer and life are seen with it. */
 		store_release(&view->attachment->attached, 1u);
+		/* a keeper that was alone watches from now on whether we live */
+		wake_words(view_hints(view)->keeper_event);
 		return 0;
 	}
 	return -EUSERS;
@@ -106,23 +128,10 @@ int peer_join(struct shale_segment *view)
 	return r;
 }
 
-/*
- * Wakes who waits for a peer to go: the wake half of an eventcount (shale/wait.h). The CAS of the
- * slot word before it is a locked instruction, the fence keeps that promise on every machine.
- */
+/* Wakes who waits for a peer to go. */
 void peer_event_wake(struct shale_segment *view)
 {
-	struct header_mutable_shm *hints = view_hints(view);
-
-	/* pairs: peer.event - a waiter marks itself, then looks at the slots; we wrote, now look. */
-	fence_seq_cst();
-	/* relaxed: ordered by the fence */
-	if (load_relaxed(&hints->peer_event[1]) == 0)
-		return;
-	/* pairs: peer.event - the marks are taken before the new sequence number can be seen. */
-	(void)exchange_seq_cst(&hints->peer_event[1], 0u);
-	(void)fetch_add_seq_cst(&hints->peer_event[0], 1u);
-	(void)os_futex_wake(&hints->peer_event[0], INT_MAX, OS_FUTEX_ANY);
+	wake_words(view_hints(view)->peer_event);
 }
 
 /* The orderly death of this process as a peer. What the living still use stays for recovery. */

@@ -320,6 +320,8 @@ int shale_segment_detach(struct shale_segment *segment)
 {
 	if (!segment)
 		return 0;
+	if (segment->keeper_stop)
+		segment->keeper_stop(segment);
 	if (!segment->private_memory && !segment->read_only && view_attached(segment))
 		peer_leave(segment);
 	view_free(segment);

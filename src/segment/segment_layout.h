@@ -57,6 +57,7 @@
 /* Bytes of open-file-description locks, far beyond any file's end. */
 #define LOCK_LIFE_BASE    (UINT64_C(1) << 62)                /* + peer: held while it lives */
 #define LOCK_RECOVER_BASE ((UINT64_C(1) << 62) + (1u << 20)) /* + peer: held by its recoverer */
+#define LOCK_KEEPER       ((UINT64_C(1) << 62) + (2u << 20)) /* held by the acting keeper */
 
 /*
  * Written once, before `ready`; `checksum` is the hash of the bytes before it with seed 0.
@@ -114,20 +115,21 @@ struct header_mutable_shm {
 	uint32_t arena_high; /* arenas 0 .. arena_high - 1 have a committed table entry */
 	uint64_t reserved1[7];
 	/* line 2: hints */
-	uint32_t arena_free_hint; /* no arena below it is thought to have a free slab */
-	uint32_t orphan_hint;     /* grows when slabs become orphans */
-	uint64_t returned_bytes;  /* statistics */
+	uint32_t reserved_hint;
+	uint32_t orphan_hint;    /* grows when slabs become orphans */
+	uint64_t returned_bytes; /* statistics */
 	uint64_t reserved2[6];
 	/* line 3: an event (shale/wait.h) that a recovered or detached peer wakes */
 	uint32_t peer_event[2];
 	uint64_t reserved3[7];
 	/* line 4: an event that memory which became free wakes; the budget */
 	uint32_t memory_event[2];
-	uint32_t keeper; /* hint: peer whose keeper gives memory back */
-	uint32_t reserved4;
-	uint64_t budget_bytes; /* committed bytes at most; 0: as in the immutable half */
-	uint64_t wanted_ns;    /* until then somebody wants memory (heap/alloc_wait.c); 0: nobody */
-	uint64_t reserved5[4];
+	uint32_t keeper;      /* hint: peer whose keeper gives memory back */
+	uint32_t giveback_ms; /* hint: low 32 bits of the time of the last tick: heap/giveback.h */
+	uint32_t keeper_event[2]; /* an event on which keepers sleep */
+	uint64_t budget_bytes;    /* committed bytes at most; 0: as in the immutable half */
+	uint64_t wanted_ns;       /* until then somebody wants memory (heap/alloc_wait.c); 0: nobody */
+	uint64_t reserved5[3];
 	/* lines 5 and 6: the top of the ranks: bit i of [c]: a run of 2^18 arenas has one of class c */
 	uint64_t rank_top[8];
 	uint64_t node_top[8];
@@ -184,6 +186,7 @@ enum intent_kind {
 	INTENT_NONE = 0,
 	INTENT_PUBLISH_AT = 1,     /* heap: block[0] into the word at argument[0] */
 	INTENT_TAKE_AT = 2,        /* heap: block[0] out of the word at argument[0] */
+	INTENT_SPAN_RESIZE = 3,    /* heap: span at slab argument[0], lengths [1] and [2] */
 	INTENT_MAP_FIRST = 16,     /* 16..31 belong to the map */
 	INTENT_CHANNEL_FIRST = 32, /* 32..47 belong to the channel */
 };

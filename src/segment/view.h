@@ -21,15 +21,18 @@
 #include "segment/segment_layout.h"
 
 struct lane;
+struct keeper;
 
 /*
  * In a page that reads as zeroes in a forked child, whatever made the child (fork, clone): it finds
  * out that it is not attached, and a lock that another thread of the parent held is free here (a
- * mutex of zero bytes is an unlocked one).
+ * mutex of zero bytes is an unlocked one). So are the keeper's mark and lock: the child has none.
  */
 struct view_attachment {
 	uint32_t attached;
 	pthread_mutex_t lock; /* guards the lists of lanes and joining */
+	uint32_t keeper_running;
+	pthread_mutex_t keeper_lock; /* guards starting and stopping it */
 };
 
 /*
@@ -88,6 +91,8 @@ struct shale_segment {
 	uint32_t lane_memory_size;
 	pthread_key_t key; /* parks the lane when its thread ends */
 	bool key_made;
+	struct keeper *keeper; /* heap/keeper.c; a forked child's is its parent's */
+	void (*keeper_stop)(struct shale_segment *view);
 	struct shale_segment *next_view; /* of all views of the process */
 	struct view_guards guards;
 };

@@ -20,6 +20,9 @@ TEST(heap_layout, arena_table_entry)
 	EXPECT_EQ(offsetof(struct arena_shm, sparse_used), 24);
 	EXPECT_EQ(offsetof(struct arena_shm, node), 28);
 	EXPECT_EQ(offsetof(struct arena_shm, empty_since_ms), 32);
+	EXPECT_EQ(offsetof(struct arena_shm, purged_ms), 36);
+	EXPECT_EQ(offsetof(struct arena_shm, facts_gone), 40);
+	EXPECT_EQ(offsetof(struct arena_shm, look_sum), 44);
 	EXPECT_EQ(offsetof(struct arena_shm, remote_hint), 64);
 	EXPECT_EQ(offsetof(struct arena_shm, publish_hint), 96);
 	EXPECT_EQ(offsetof(struct arena_shm, word), 128);

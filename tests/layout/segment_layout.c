@@ -61,7 +61,6 @@ TEST(segment_layout, header_mutable_shm)
 	FIELD(header_mutable_shm, lane_high, 64, 4);
 	FIELD(header_mutable_shm, arena_high, 68, 4);
 	FIELD(header_mutable_shm, reserved1, 72, 56);
-	FIELD(header_mutable_shm, arena_free_hint, 128, 4);
 	FIELD(header_mutable_shm, orphan_hint, 132, 4);
 	FIELD(header_mutable_shm, returned_bytes, 136, 8);
 	FIELD(header_mutable_shm, reserved2, 144, 48);
@@ -69,8 +68,10 @@ TEST(segment_layout, header_mutable_shm)
 	FIELD(header_mutable_shm, reserved3, 200, 56);
 	FIELD(header_mutable_shm, memory_event, 256, 8);
 	FIELD(header_mutable_shm, keeper, 264, 4);
-	FIELD(header_mutable_shm, budget_bytes, 272, 8);
-	FIELD(header_mutable_shm, wanted_ns, 280, 8);
+	FIELD(header_mutable_shm, giveback_ms, 268, 4);
+	FIELD(header_mutable_shm, keeper_event, 272, 8);
+	FIELD(header_mutable_shm, budget_bytes, 280, 8);
+	FIELD(header_mutable_shm, wanted_ns, 288, 8);
 	FIELD(header_mutable_shm, rank_top, 320, 64);
 	FIELD(header_mutable_shm, node_top, 384, 64);
 	FIELD(header_mutable_shm, purged_bytes, 448, 8);
@@ -133,4 +134,5 @@ TEST(segment_layout, constants)
 	EXPECT_EQ(LONG_FACTS_ARENA, 262144);
 	EXPECT_EQ(LOCK_LIFE_BASE, UINT64_C(1) << 62);
 	EXPECT_EQ(LOCK_RECOVER_BASE, (UINT64_C(1) << 62) + (1 << 20));
+	EXPECT_EQ(LOCK_KEEPER, (UINT64_C(1) << 62) + (2 << 20));
 }

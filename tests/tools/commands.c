@@ -10,7 +10,8 @@
 
 static struct tool_run answer;
 
-static const char *const commands[] = {"doctor", "stat", "heap", "check", "help", "version"};
+static const char *const commands[] = {"doctor", "stat", "heap",   "check",
+				       "trim",   "help", "version"};
 
 TEST(tool, help_lists_each_command)
 {
@@ -74,6 +75,10 @@ TEST(tool, refuses_what_it_does_not_know_in_one_line)
 	tool_expect_error(&answer, "stat");
 	TOOL(&answer, -1, "check", "--json");
 	tool_expect_error(&answer, "check");
+	TOOL(&answer, -1, "trim");
+	tool_expect_error(&answer, "trim");
+	TOOL(&answer, -1, "trim", "--recover", "fd:3");
+	tool_expect_error(&answer, "trim");
 	TOOL(&answer, -1, "stat", "fd:3", "fd:4");
 	tool_expect_error(&answer, "stat");
 }

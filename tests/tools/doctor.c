@@ -50,6 +50,8 @@ static const char *const items[] = {
 	"vm.memfd_noexec",
 	"vm.max_map_count",
 	"kernel.io_uring_disabled",
+	"giveback.uring",
+	"giveback.psi",
 };
 
 static const cJSON *item_named(const cJSON *document, const char *name)

@@ -1,5 +1,5 @@
 /*
- * target.c - shale stat and shale check on live segments, on dead peers, on damage, on what is none.
+ * target.c - shale stat, check and trim on live segments, on dead peers, on damage, on what is none.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <shale/heap.h>
+#include <shale/keeper.h>
 #include <shale/segment.h>
 
 #include "harness.h"
@@ -34,6 +35,8 @@ static void expect_refused(const char *target)
 	tool_expect_error(&answer, "check");
 	TOOL(&answer, -1, "check", "--recover", target);
 	tool_expect_error(&answer, "check");
+	TOOL(&answer, -1, "trim", target);
+	tool_expect_error(&answer, "trim");
 }
 
 TEST(target, words_that_name_no_descriptor_are_refused)
@@ -183,6 +186,9 @@ static void expect_stat(const cJSON *document, struct shale_segment *segment)
 	expect_number(document, "heap/live_bytes", heap.live_bytes);
 	expect_number(document, "heap/retained_bytes", heap.retained_bytes);
 	expect_number(document, "heap/returned_bytes", heap.returned_bytes);
+	expect_number(document, "heap/purged_bytes", heap.purged_bytes);
+	expect_number(document, "heap/releases", heap.releases);
+	expect_number(document, "heap/keeper", heap.keeper);
 	EXPECT_STR_EQ(tool_text(document, "segment/pages"), "4K");
 	EXPECT_STR_EQ(tool_text(document, "segment/placement"), "local");
 	EXPECT_STR_EQ(tool_text(document, "segment/label"), "tool ?[31mtest");
@@ -238,6 +244,42 @@ TEST_F(segment, stat_text_names_pages_peers_and_roots)
 	EXPECT_NOT_NULL(strstr(answer.out, "\npeers: 1, dead: 0, lanes: 1\n"));
 	EXPECT_NOT_NULL(strstr(answer.out, "first\n"));
 	EXPECT_NULL(strchr(answer.out, '\033'));
+}
+
+static uint64_t committed_bytes(struct shale_segment *segment)
+{
+	struct shale_heap_figures heap = {.size = sizeof(heap)};
+
+	ASSERT_OK(shale_heap_stat(segment, &heap));
+	return heap.committed_bytes;
+}
+
+TEST_F(segment, trim_gives_back_what_is_free_and_says_how_much)
+{
+	struct shale_heap_figures before = {.size = sizeof(before)};
+	struct shale_keeper_figures keeper = {.size = sizeof(keeper)};
+	cJSON *document;
+
+	ASSERT_OK(shale_free(self->segment, shale_alloc(self->segment, 20u << 20)));
+	ASSERT_OK(shale_heap_stat(self->segment, &before));
+	TOOL(&answer, -1, "trim", "--json", self->target);
+	EXPECT_EQ(answer.status, 0);
+	document = tool_json(&answer);
+	EXPECT_GE((uint64_t)tool_number(document, "given_back_bytes"), 20u << 20);
+	expect_number(document, "committed_bytes", committed_bytes(self->segment));
+	cJSON_Delete(document);
+	EXPECT_LE(committed_bytes(self->segment), before.committed_bytes - (20u << 20));
+	TOOL(&answer, -1, "trim", self->target);
+	EXPECT_EQ(answer.status, 0);
+	EXPECT_NOT_NULL(strstr(answer.out, " given back ("));
+	/* whose keeper acts is shown */
+	TOOL(&answer, -1, "stat", self->target);
+	EXPECT_NOT_NULL(strstr(answer.out, "there is no keeper\n"));
+	ASSERT_OK(shale_keeper_start(self->segment, NULL));
+	ASSERT_TRUE(TEST_EVENTUALLY((shale_keeper_stat(self->segment, &keeper), keeper.acting != 0),
+				    10000));
+	TOOL(&answer, -1, "stat", self->target);
+	EXPECT_NOT_NULL(strstr(answer.out, "by the keeper of peer 1\n"));
 }
 
 /* Looking must not be seen: no slot taken, no byte of the segment changed. */

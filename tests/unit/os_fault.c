@@ -288,6 +288,46 @@ static int do_pools(void)
 	return r < 0 ? r : os_thp_modes(anon, sizeof(anon), shmem, sizeof(shmem));
 }
 
+static int do_pressure(void)
+{
+	_cleanup_os_close_ int psi = os_psi_open(100000, 2000000);
+	_cleanup_os_close_ int notice = os_notice_open();
+	int r = psi < 0 ? psi : notice < 0 ? notice : os_notice_give(notice);
+
+	return r < 0 ? r : os_psi_wait(psi, notice);
+}
+
+/* A range that could not be submitted says why; with nothing in flight all is as before. */
+static int do_ring(void)
+{
+	struct os_uring_punch punches[2] = {{0, PAGE, 1}, {PAGE, PAGE, 1}};
+	struct os_uring ring;
+	int r = os_uring_open(&ring);
+
+	if (r < 0)
+		return r;
+	r = os_uring_decommit(&ring, fd_of_test, punches, 2);
+	EXPECT_LE(punches[0].result, 0);
+	EXPECT_LE(punches[1].result, 0);
+	os_uring_close(&ring);
+	return r;
+}
+
+static void nothing(void *argument)
+{
+	(void)argument;
+}
+
+static int do_thread(void)
+{
+	struct os_thread thread;
+	int r = os_thread_start("test", nothing, NULL, &thread);
+
+	if (r == 0)
+		os_thread_join(&thread);
+	return r;
+}
+
 struct operation {
 	int (*run)(void);
 };
@@ -303,7 +343,8 @@ VARIANT_SET(operations) = {
 	OPERATION(pages),  OPERATION(dup_and_close), OPERATION(life),     OPERATION(map),
 	OPERATION(wipe),   OPERATION(futex),         OPERATION(pass),     OPERATION(process),
 	OPERATION(random), OPERATION(cpu),           OPERATION(numa),     OPERATION(guard),
-	OPERATION(probe),  OPERATION(pools),
+	OPERATION(probe),  OPERATION(pools),         OPERATION(pressure), OPERATION(ring),
+	OPERATION(thread),
 };
 
 static void open_file_of_test(void)
@@ -331,8 +372,9 @@ TEST_V_TIMEOUT(os_fault, each_call_in_turn_leaves_nothing, operations, 60)
 	pages = test_mapped_pages();
 	fds = test_fd_count();
 	for (unsigned call = 0; call < OS_CALL_COUNT; call++) {
-		/* What a probe unmaps, it unmaps whole, which no kernel refuses: nothing to be done. */
-		if (operation->run == do_probe && call == OS_CALL_MUNMAP)
+		/* What these unmap, they unmap whole, which no kernel refuses: nothing to be done. */
+		if ((operation->run == do_probe || operation->run == do_ring) &&
+		    call == OS_CALL_MUNMAP)
 			continue;
 		for (unsigned nth = 1; nth < 200; nth++) {
 			unsigned seen;
