@@ -14,6 +14,7 @@
 #include "heap/debug.h"
 #include "heap/heap_check.h"
 #include "heap/heap_recovery.h"
+#include "heap/placement.h"
 #include "heap/sparse.h"
 #include "map/map.h"
 #include "segment/lanes.h"
@@ -42,6 +43,11 @@ const struct check_step check_steps[] = {
 void segment_stat_fill(struct shale_segment *view, struct shale_segment_figures *stat)
 {
 	heap_fill_segment_stat(view, stat);
+}
+
+void segment_stat_places(struct shale_segment *view, struct shale_segment_figures *stat)
+{
+	placement_fill_stat(view, stat);
 }
 
 void lane_finish(struct lane *lane)

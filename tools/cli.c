@@ -145,6 +145,22 @@ const char *cli_bytes(uint64_t bytes, char *buffer, size_t size)
 	return buffer;
 }
 
+const char *cli_pages_name(enum shale_pages pages)
+{
+	static const char *const names[] = {"auto", "4K", "THP", "2M", "1G", "private"};
+
+	return (unsigned)pages < sizeof(names) / sizeof(names[0]) ? names[pages] : "unknown";
+}
+
+const char *cli_placement_name(enum shale_placement placement)
+{
+	static const char *const names[] = {"local", "bind", "preferred-many", "interleave",
+					    "weighted"};
+
+	return (unsigned)placement < sizeof(names) / sizeof(names[0]) ? names[placement]
+								      : "unknown";
+}
+
 void cli_json_u64(cJSON *object, const char *key, uint64_t value)
 {
 	char digits[32];

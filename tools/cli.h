@@ -14,6 +14,8 @@
 
 #include <cjson/cJSON.h>
 
+#include <shale/segment.h>
+
 enum cli_exit { CLI_GOOD = 0, CLI_NOT_GOOD = 1, CLI_NO_ANSWER = 2 };
 
 struct cli_arguments {
@@ -59,11 +61,16 @@ const char *cli_bytes(uint64_t bytes, char *buffer, size_t size);
 void cli_json_u64(cJSON *object, const char *key, uint64_t value);
 void cli_json_text(cJSON *object, const char *key, const char *text);
 
+/* "THP", "bind"; "unknown" for a number that is none. */
+const char *cli_pages_name(enum shale_pages pages);
+const char *cli_placement_name(enum shale_placement placement);
+
 /* The commands. */
 int cmd_check(const struct cli_arguments *arguments);
 int cmd_doctor(const struct cli_arguments *arguments);
 int cmd_heap(const struct cli_arguments *arguments);
 int cmd_help(const struct cli_arguments *arguments);
+int cmd_numa(const struct cli_arguments *arguments);
 int cmd_stat(const struct cli_arguments *arguments);
 int cmd_trim(const struct cli_arguments *arguments);
 int cmd_version(const struct cli_arguments *arguments);

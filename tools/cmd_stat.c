@@ -39,22 +39,6 @@ struct stat_all {
 	unsigned root_room;
 };
 
-static const char *pages_name(enum shale_pages pages)
-{
-	static const char *const names[] = {"auto", "4K", "THP", "2M", "1G", "private"};
-
-	return (unsigned)pages < sizeof(names) / sizeof(names[0]) ? names[pages] : "unknown";
-}
-
-static const char *placement_name(enum shale_placement placement)
-{
-	static const char *const names[] = {"local", "bind", "preferred-many", "interleave",
-					    "weighted"};
-
-	return (unsigned)placement < sizeof(names) / sizeof(names[0]) ? names[placement]
-								      : "unknown";
-}
-
 static const char *root_name(uint32_t kind)
 {
 	static const char *const names[] = {"unknown", "user", "map", "channel"};
@@ -175,6 +159,24 @@ static cJSON *residence_json(const struct residence *residence)
 	return array;
 }
 
+static cJSON *arenas_json(const struct shale_segment_figures *stat)
+{
+	const unsigned count = sizeof(stat->arenas_on_node) / sizeof(stat->arenas_on_node[0]);
+	cJSON *array = cJSON_CreateArray();
+
+	for (unsigned node = 0; node < count; node++) {
+		cJSON *item;
+
+		if (!stat->arenas_on_node[node])
+			continue;
+		item = cJSON_CreateObject();
+		cJSON_AddNumberToObject(item, "node", node);
+		cli_json_u64(item, "arenas", stat->arenas_on_node[node]);
+		cJSON_AddItemToArray(array, item);
+	}
+	return array;
+}
+
 static cJSON *segment_json(const struct stat_all *all)
 {
 	const struct shale_segment_figures *stat = &all->segment;
@@ -185,9 +187,9 @@ static cJSON *segment_json(const struct stat_all *all)
 	cli_json_text(object, "id", id);
 	cli_json_text(object, "label", stat->label);
 	cli_json_u64(object, "format_version", stat->format_version);
-	cli_json_text(object, "pages", pages_name(stat->pages));
+	cli_json_text(object, "pages", cli_pages_name(stat->pages));
 	cli_json_text(object, "pages_reason", stat->pages_reason);
-	cli_json_text(object, "placement", placement_name(stat->placement));
+	cli_json_text(object, "placement", cli_placement_name(stat->placement));
 	cJSON_AddItemToObject(object, "nodes_asked", nodes_json(&stat->nodes));
 	cJSON_AddItemToObject(object, "nodes_used", residence_json(&all->residence));
 	cli_json_u64(object, "capacity_bytes", stat->capacity_bytes);
@@ -197,6 +199,9 @@ static cJSON *segment_json(const struct stat_all *all)
 	cli_json_u64(object, "backing_bytes", stat->backing_bytes);
 	cli_json_u64(object, "arenas", stat->arenas);
 	cli_json_u64(object, "arenas_committed", stat->arenas_committed);
+	cli_json_u64(object, "arenas_elsewhere", stat->arenas_elsewhere);
+	cli_json_u64(object, "arenas_small", stat->arenas_small);
+	cJSON_AddItemToObject(object, "arenas_on_node", arenas_json(stat));
 	cli_json_u64(object, "peers", stat->peers);
 	cli_json_u64(object, "peers_dead", stat->peers_dead);
 	cli_json_u64(object, "lanes", stat->lanes);
@@ -288,7 +293,7 @@ static void print_nodes(const struct stat_all *all)
 	char text[32];
 	bool any = false;
 
-	printf("%-12s %s", "placement", placement_name(all->segment.placement));
+	printf("%-12s %s", "placement", cli_placement_name(all->segment.placement));
 	for (unsigned node = 0; node < 1024; node++) {
 		if (node_asked(&all->segment.nodes, node)) {
 			printf("%s%u", any ? "," : " on nodes ", node);
@@ -316,6 +321,17 @@ static void print_keeper(const struct stat_all *all)
 		puts("whoever allocates and frees: there is no keeper");
 }
 
+static void print_arenas(const struct shale_segment_figures *stat)
+{
+	printf("%-12s %" PRIu32 " of %" PRIu32 " committed", "arenas", stat->arenas_committed,
+	       stat->arenas);
+	if (stat->arenas_elsewhere)
+		printf(", %" PRIu32 " on another node than wanted", stat->arenas_elsewhere);
+	if (stat->arenas_small)
+		printf(", %" PRIu32 " without a huge page", stat->arenas_small);
+	putchar('\n');
+}
+
 static void print_segment(const struct stat_all *all)
 {
 	const struct shale_segment_figures *stat = &all->segment;
@@ -325,7 +341,7 @@ static void print_segment(const struct stat_all *all)
 	printf("%-12s %s, id %s, format %" PRIu32 "%s\n", "segment",
 	       cli_clean(stat->label, clean, sizeof(clean)), id, stat->format_version,
 	       stat->damaged ? ", DAMAGED" : "");
-	printf("%-12s %s: %s\n", "pages", pages_name(stat->pages),
+	printf("%-12s %s: %s\n", "pages", cli_pages_name(stat->pages),
 	       cli_clean(stat->pages_reason, clean, sizeof(clean)));
 	print_nodes(all);
 	print_bytes("capacity", stat->capacity_bytes);
@@ -333,8 +349,7 @@ static void print_segment(const struct stat_all *all)
 	print_bytes("committed", stat->committed_bytes);
 	print_bytes("metadata", stat->metadata_bytes);
 	print_bytes("backing", stat->backing_bytes);
-	printf("%-12s %" PRIu32 " of %" PRIu32 " committed\n", "arenas", stat->arenas_committed,
-	       stat->arenas);
+	print_arenas(stat);
 	print_bytes("live", all->heap.live_bytes);
 	print_bytes("retained", all->heap.retained_bytes);
 	print_bytes("returned", all->heap.returned_bytes);

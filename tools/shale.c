@@ -59,6 +59,23 @@ const struct cli_command cli_commands[] = {
 		.run = cmd_check,
 	},
 	{
+		.name = "numa",
+		.usage = "shale numa [--json] TARGET",
+		.summary = "on which NUMA nodes the memory of a segment is",
+		.help = "Asks the kernel where the pages of the segment behind TARGET are, and "
+			"prints\n"
+			"sums for each node, then the arenas: the node whose threads use them "
+			"first\n"
+			"(home), the node that their pages came from (placed), the kind of pages, "
+			"and\n"
+			"where these are now. Arenas that are alike are one line. Attaches "
+			"read-only,\n"
+			"and brings nothing into memory.\n"
+			"Exit 0, or 2 when there is no segment, or nobody can tell.",
+		.takes = CLI_TAKES_OPERAND | CLI_NEEDS_OPERAND,
+		.run = cmd_numa,
+	},
+	{
 		.name = "trim",
 		.usage = "shale trim [--json] TARGET",
 		.summary = "give all free memory of a segment back to the kernel now",

@@ -169,6 +169,10 @@ struct shale_segment_figures {
 	uint32_t lanes;      /* threads' states in use */
 	uint32_t roots;      /* named roots */
 	bool damaged;        /* this view has met damage (-EUCLEAN) */
+	/* of the arenas committed (docs: shale_numa(3)) */
+	uint32_t arenas_elsewhere;   /* whose memory is not where the placement wanted it */
+	uint32_t arenas_small;       /* of a THP segment: without a huge page */
+	uint32_t arenas_on_node[64]; /* by node; the last one counts nodes above 62 too */
 };
 
 /* Fills *ret_stat. -EINVAL: its size is unknown. Threads and processes: safe. Since 0.1. */

@@ -13,6 +13,7 @@
 #include <shale/heap.h>
 #include <shale/keeper.h>
 #include <shale/map.h>
+#include <shale/numa.h>
 #include <shale/segment.h>
 #include <shale/types.h>
 #include <shale/wait.h>

@@ -25,6 +25,7 @@
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/memory_wait.h"
+#include "heap/placement.h"
 #include "heap/rank.h"
 #include "heap/slab.h"
 #include "heap/sparse.h"
@@ -57,29 +58,11 @@ uint64_t arena_committed_bytes(struct shale_segment *view)
 
 /* -- nodes ----------------------------------------------------------------------------------- */
 
-/* Has this machine several nodes with memory? It does not change while the process runs. */
-static bool several_nodes(void)
-{
-	static uint32_t known;                  /* 0 not asked, 1 no, 2 yes */
-	uint32_t answer = load_relaxed(&known); /* everybody finds the same answer */
-	struct os_nodes nodes = {{0}};
-	unsigned count = 0;
-
-	if (answer == 0) {
-		if (os_numa_nodes(&nodes) == 0)
-			for (unsigned i = 0; i < ARRAY_SIZE(nodes.bits); i++)
-				count += (unsigned)__builtin_popcountll(nodes.bits[i]);
-		answer = count > 1 ? 2 : 1;
-		store_relaxed(&known, answer);
-	}
-	return answer == 2;
-}
-
 unsigned arena_node_here(const struct shale_segment *view)
 {
 	unsigned node;
 
-	if (view->header.placement != SHALE_PLACE_LOCAL || !several_nodes())
+	if (view->header.placement != SHALE_PLACE_LOCAL || !view->several_nodes)
 		return 0;
 	os_cpu_current(NULL, &node);
 	return node < UINT8_MAX ? node + 1 : 0;
@@ -119,7 +102,7 @@ static int commit_short_facts(struct shale_segment *view, uint64_t arena)
 	return r;
 }
 
-static int commit_memory(struct shale_segment *view, uint64_t arena)
+static int commit_memory(struct shale_segment *view, uint64_t arena, unsigned node)
 {
 	int r;
 
@@ -127,9 +110,7 @@ static int commit_memory(struct shale_segment *view, uint64_t arena)
 	if (!view_budget_allows(view, 0))
 		return -ENOMEM;
 	r = commit_short_facts(view, arena);
-	if (r == 0)
-		r = view_commit(view, view->heap_offset + (arena << ARENA_SHIFT), ARENA_SIZE);
-	return r;
+	return r < 0 ? r : placement_commit(view, arena, (uint8_t)node);
 }
 
 /* The arena is COMMITTING by us: what its other words say once it has memory. */
@@ -159,7 +140,7 @@ static int arena_commit(struct lane *lane, uint64_t arena, unsigned node)
 		(void)rank_update(view, arena);
 		return -EAGAIN;
 	}
-	r = commit_memory(view, arena);
+	r = commit_memory(view, arena, node);
 	if (r == 0)
 		note_committed(view, arena, node);
 	done = arena_word(r < 0 ? ARENA_NONE : ARENA_COMMITTED, 0, doing);
@@ -436,7 +417,7 @@ static int take_ranked(struct lane *lane, const struct bin_info *bin, unsigned n
 static int take_committing(struct lane *lane, const struct bin_info *bin, unsigned node,
 			   uint64_t *ret_slab)
 {
-	uint64_t arena;
+	uint64_t full = heap_lane(lane)->arena_current, arena;
 	int r;
 
 	do {
@@ -445,6 +426,8 @@ static int take_committing(struct lane *lane, const struct bin_info *bin, unsign
 			r = arena_take(lane, bin, arena, UINT32_MAX, ret_slab);
 		/* repeats only when others took all 32 slabs of the arena that we committed */
 	} while (r == -EAGAIN);
+	if (r == 0)
+		placement_collapse(lane, full);
 	return r;
 }
 

@@ -22,6 +22,7 @@
 
 #include "heap/block.h"
 #include "heap/debug.h"
+#include "heap/elsewhere.h"
 #include "heap/heap_lane.h"
 #include "heap/large.h"
 #include "heap/memory_wait.h"
@@ -284,7 +285,7 @@ static inline bool is_own(struct lane *lane, const void *block, struct heap_bin 
 	*ret_own = own;
 	/* only this lane writes own[] of its slabs, hence a plain load; a free by somebody else that
 	 * comes later than this look is itself a double free */
-	return likely(*own != OWN_FREE && load_relaxed(own + bin->half) == SHARED_NONE);
+	return likely(*own > load_relaxed(own + bin->half));
 }
 
 /* The owner frees a block of a slab in which somebody else has changed shared[]. */
@@ -344,10 +345,12 @@ int heap_free_raw(struct shale_segment *view, struct lane *lane, uint64_t offset
 	void *block = view_at(view, offset);
 	struct heap_bin *bin;
 	uint8_t *own;
+	int r;
 
 	if (likely(is_own(lane, block, &bin, &own)))
 		return bin_free(view, lane, bin, block, own);
-	return free_any(view, lane, offset);
+	r = block_free_elsewhere(view, lane, block);
+	return r != -EAGAIN ? r : free_any(view, lane, offset);
 }
 
 int heap_free_block(struct shale_segment *view, struct lane *lane, uint64_t offset)
@@ -369,7 +372,7 @@ int heap_free_for(struct shale_segment *view, uint32_t dead_lane, uint64_t offse
 	return block_free_named(view, NULL, dead_lane, &place);
 }
 
-/* Whatever is not a block of the lane that this thread used last. */
+/* Whatever is not a block. */
 static SHALE_COLD int free_address(struct shale_segment *segment, void *ptr)
 {
 	struct lane *lane;
@@ -385,6 +388,17 @@ static SHALE_COLD int free_address(struct shale_segment *segment, void *ptr)
 	return r < 0 ? r : heap_free_block(segment, lane, offset);
 }
 
+/* Not a block of the lane that this thread used last. */
+static __attribute__((noinline)) int free_elsewhere(struct shale_segment *segment, void *ptr)
+{
+	struct lane *lane;
+	int r = -EAGAIN;
+
+	if (lane_last(segment, &lane))
+		r = block_free_elsewhere(segment, lane, ptr);
+	return r != -EAGAIN ? r : free_address(segment, ptr);
+}
+
 int shale_free(struct shale_segment *segment, void *ptr)
 {
 	struct heap_bin *bin;
@@ -393,7 +407,7 @@ int shale_free(struct shale_segment *segment, void *ptr)
 
 	if (likely(lane_last(segment, &lane) && is_own(lane, ptr, &bin, &own)))
 		return bin_free(segment, lane, bin, ptr, own);
-	return free_address(segment, ptr);
+	return free_elsewhere(segment, ptr);
 }
 
 /* -- inspect ---------------------------------------------------------------------- */

@@ -88,6 +88,11 @@ static const char *h1_free_slab_has_zero_facts(const struct slab_view *s)
 	return NULL;
 }
 
+static bool is_shared_fact(uint8_t fact)
+{
+	return fact == SHARED_NONE || fact == SHARED_PUBLISHED || fact == SHARED_FREED;
+}
+
 static const char *h2_facts_have_known_values(const struct slab_view *s)
 {
 	const uint8_t *own;
@@ -101,7 +106,7 @@ static const char *h2_facts_have_known_values(const struct slab_view *s)
 
 		if (mine != OWN_FREE && mine != OWN_ALLOCATED && mine != OWN_PUBLISHED)
 			return "a block's own fact has an unknown value";
-		if (others > SHARED_FREED)
+		if (!is_shared_fact(others))
 			return "a block's shared fact has an unknown value";
 	}
 	return NULL;
@@ -210,7 +215,7 @@ static const char *sparse_entry_wrong(const struct slab_view *s, unsigned i)
 	if (own == OWN_FREE)
 		return NULL;
 	if ((own != OWN_ALLOCATED && own != OWN_PUBLISHED) ||
-	    load_relaxed(&entry->shared) > SHARED_FREED)
+	    !is_shared_fact(load_relaxed(&entry->shared)))
 		return "a sparse fact has an unknown value";
 	if (entry->index >= bin->count)
 		return "a sparse fact is about a block beyond the last";

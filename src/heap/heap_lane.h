@@ -86,13 +86,13 @@ struct heap_lane {
 	uint32_t orphans_swept; /* value of the orphan hint when empty ones were last looked for */
 	uint64_t looked_ns;     /* when it last looked through its slabs because somebody waited */
 	uint64_t left_slab;     /* 1 + a dead slab that a name kept us from taking; 0: none */
+	uint32_t frees;         /* in slabs that were let go */
+	bool taken_fresh; /* the slab taken last had not been written since it was committed */
+	struct span_cache spans;
 	_Alignas(64) struct heap_bin bins_from_none[1 + BIN_COUNT]; /* bin i is entry 1 + i */
 	_Alignas(HEAP_LIFO_BYTES) struct heap_free_block lifo[BIN_COUNT][HEAP_LIFO_SLOTS];
 	/* heap_bin_place() for each 16 bytes of size */
 	uint16_t size_bins[BIN_SIZE_MAX / HEAP_SIZE_STEP + 1];
-	struct span_cache spans;
-	uint32_t frees;   /* in slabs that were let go */
-	bool taken_fresh; /* the slab taken last had not been written since it was committed */
 };
 
 _Static_assert(sizeof(struct heap_lane) <= LANE_HEAP_BYTES, "the lane reserves enough");

@@ -24,6 +24,7 @@
 #include "base/cleanup.h"
 #include "heap/giveback.h"
 #include "heap/heap_lane.h"
+#include "heap/placement.h"
 #include "heap/purge.h"
 #include "heap/slab.h"
 #include "heap/span_cache.h"
@@ -37,6 +38,7 @@
 #define PSI_WINDOW_US    2000000u /* a multiple of 2 s is open to everybody */
 #define MS_NS            UINT64_C(1000000)
 #define LOOKS_PER_DECAY  5u
+#define COLLAPSE_MOST    64u                   /* at a time; each copies 2 MiB at most */
 #define PURGE_BYTES      (UINT64_C(256) << 20) /* in one round: who stops us waits for it */
 
 enum bell { BELL_STOP = 1, BELL_PRESSURE = 2 };
@@ -218,9 +220,21 @@ static uint32_t return_arenas(struct keeper *keeper, struct lane *lane, bool pre
 	return done.error < 0 ? keeper->options.decay_ms : done.next_ms;
 }
 
+/* Arenas of a THP segment that a purge has split, and that are mostly used again. */
+static void collapse(struct shale_segment *view, struct lane *lane)
+{
+	unsigned done = 0;
+
+	if (view->header.pages != SHALE_PAGES_THP)
+		return;
+	for (uint64_t arena = 0; arena < view_arena_high(view) && done < COLLAPSE_MOST; arena++)
+		done += placement_collapse(lane, arena);
+}
+
 /*
  * Have callers been at work? They leave the time of their last tick, give or take one. When they have
- * been quiet for a while, what lanes keep for their next spans is taken from them, once.
+ * been quiet for a while, what lanes keep for their next spans is taken from them, and huge pages are
+ * made, once.
  */
 static void look_for_activity(struct keeper *keeper, struct lane *lane)
 {
@@ -235,6 +249,8 @@ static void look_for_activity(struct keeper *keeper, struct lane *lane)
 		return;
 	(void)span_steal_cached(lane, true);
 	keeper->taken_ms = last;
+	if (!asked(keeper, SHALE_KEEPER_NO_COLLAPSE))
+		collapse(keeper->view, lane);
 }
 
 /*

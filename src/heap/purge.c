@@ -471,6 +471,9 @@ static void punch_pages(struct purge *p)
 		if (end > i)
 			punch(p, base + i * PAGE_BYTES, (end - i) * PAGE_BYTES);
 	}
+	if (p->bytes > 0 && p->view->header.pages == SHALE_PAGES_THP)
+		/* a hint: what was a huge page is none any more */
+		store_relaxed(&p->arena->page_kind, (uint8_t)SHALE_PAGES_4K);
 }
 
 static void punch_short_facts(struct purge *p)

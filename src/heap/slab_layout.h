@@ -38,12 +38,13 @@
  * Facts of block i of a slab: own[i] and shared[i], one byte each, on different cache lines.
  *   own[i]     0 free, 1 allocated, 3 allocated and published; written by the owning lane only, and
  *              by the lane that has parked the slab, to 0
- *   shared[i]  0, 1 published by someone else, 2 freed by someone else; written by the holder of
+ *   shared[i]  0, 4 published by someone else, 8 freed by someone else; written by the holder of
  *              the block, and cleared by the owner
- *   live(i)      = own[i] != 0 && shared[i] != 2
- *   published(i) = live(i) && (own[i] == 3 || shared[i] == 1)
+ *   live(i)      = own[i] != 0 && shared[i] != 8
+ *   published(i) = live(i) && (own[i] == 3 || shared[i] == 4)
+ *   own[i] > shared[i] says: live, and nobody but the owner has touched it
  * Invariants (heap_check.c):
- *   H1 a FREE slab has only zero facts           H2 own[i] is 0, 1 or 3; shared[i] is 0, 1 or 2
+ *   H1 a FREE slab has only zero facts           H2 own[i] is 0, 1 or 3; shared[i] is 0, 4 or 8
  *   H3 own[i] == 0 implies shared[i] == 0, but for a collect that was cut off (owner repairs)
  *   H4 facts beyond the slab's last block are 0  H5 every BODY names a head whose span covers it
  *   H6 a CLAIMED, OWNED, PARKED or SPAN word names a lane in use
@@ -74,7 +75,9 @@ enum slab_state {
 };
 
 enum own_fact { OWN_FREE = 0, OWN_ALLOCATED = 1, OWN_PUBLISHED = 3 };
-enum shared_fact { SHARED_NONE = 0, SHARED_PUBLISHED = 1, SHARED_FREED = 2 };
+enum shared_fact { SHARED_NONE = 0, SHARED_PUBLISHED = 4, SHARED_FREED = 8 };
+_Static_assert(SHARED_PUBLISHED > (int)OWN_PUBLISHED,
+	       "one compare tells a block nobody else touched");
 
 /* Arena state word: bits 0..3 state, bits 12..23 lane, bits 32..63 generation. */
 enum arena_state { ARENA_NONE = 0, ARENA_COMMITTING = 1, ARENA_COMMITTED = 2, ARENA_RETURNING = 3 };
@@ -109,10 +112,10 @@ struct arena_shm {
 	uint32_t long_committed; /* bit s: long facts of slab s are committed */
 	uint32_t fresh;          /* bit s: slab s has not been handed out since it was committed */
 	uint32_t sparse_used;    /* bit s: sparse[s] holds facts; changed under the lease */
-	uint8_t node;            /* 1 + NUMA node that the arena was committed on; 0: unknown */
+	uint8_t node;            /* home: 1 + NUMA node that it was committed for; 0: unknown */
 	uint8_t page_kind;       /* enum shale_pages as committed; 0: as the segment */
 	uint8_t rank;            /* hint: the class in whose masks the arena is */
-	uint8_t reserved0;
+	uint8_t placed;          /* 1 + NUMA node that its pages came from; 0: unknown */
 	uint32_t empty_since_ms; /* hint: low 32 bits of CLOCK_MONOTONIC ms when it became empty */
 	uint32_t purged_ms;      /* hint: when look_sum was first seen */
 	uint32_t facts_gone;     /* bit s: short facts of slab s: to be committed and zeroed */

@@ -200,3 +200,13 @@ int os_protect(void *base, size_t size, bool accessible)
 {
 	return sys_mprotect(base, size, accessible ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
+
+int os_resident(void *base, size_t size, unsigned char *ret_there)
+{
+	int r = sys_mincore(base, size, ret_there);
+
+	/* the other bits are reserved */
+	for (size_t i = 0; r == 0 && i < size / SMALL_PAGE; i++)
+		ret_there[i] &= 1;
+	return r;
+}

@@ -13,6 +13,8 @@
 #define _GNU_SOURCE
 #include "os/os.h"
 
+#include <string.h>
+
 #include "os/sys.h"
 
 static bool nodes_empty(const struct os_nodes *nodes)
@@ -106,11 +108,23 @@ static int sys_get_policy(int *ret_mode, unsigned long *words, unsigned flags)
 	return r < 0 ? r : sys_result((int)get_mempolicy(ret_mode, words, NODE_BITS, NULL, flags));
 }
 
-static int sys_move_pages(unsigned long count, void **pages, int *ret_nodes)
+/* nodes NULL: only asks. A positive result: so many were not moved. */
+static int sys_move_pages(unsigned long count, void **pages, const int *nodes, int *ret_nodes,
+			  int flags)
 {
 	int r = os_fault(OS_CALL_MOVE_PAGES);
 
-	return r < 0 ? r : sys_result((int)move_pages(0, count, pages, NULL, ret_nodes, 0));
+	return r < 0 ? r : sys_result((int)move_pages(0, count, pages, nodes, ret_nodes, flags));
+}
+
+static int sys_node_of(const void *address)
+{
+	int r = os_fault(OS_CALL_GET_MEMPOLICY), node = 0;
+
+	if (r == 0)
+		r = sys_result((int)get_mempolicy(&node, NULL, 0, (void *)(uintptr_t)address,
+						  MPOL_F_NODE | MPOL_F_ADDR));
+	return r < 0 ? r : node;
 }
 
 /* No NUMA in this kernel, or seccomp: all the same to the caller. */
@@ -210,6 +224,15 @@ int os_numa_nodes(struct os_nodes *ret_nodes)
 	return 0;
 }
 
+bool os_numa_several(void)
+{
+	char list[256];
+
+	if (os_read_text("/sys/devices/system/node/has_memory", list, sizeof(list)) > 0)
+		return strpbrk(list, ",-") != NULL;
+	return false;
+}
+
 int os_numa_place(void *base, size_t size, enum os_placement mode, const struct os_nodes *nodes)
 {
 	struct target target = {.base = base, .size = size};
@@ -256,7 +279,7 @@ int os_numa_page_nodes(void *base, size_t page_size, size_t page_count, int *ret
 
 		for (size_t i = 0; i < count; i++)
 			pages[i] = next + i * page_size;
-		r = sys_move_pages(count, pages, ret_nodes);
+		r = sys_move_pages(count, pages, NULL, ret_nodes, 0);
 		if (r < 0)
 			return unsupported(r);
 		next += count * page_size;
@@ -264,6 +287,64 @@ int os_numa_page_nodes(void *base, size_t page_size, size_t page_count, int *ret
 		page_count -= count;
 	}
 	return 0;
+}
+
+int os_numa_nodes_of(void **pages, size_t count, int *ret_nodes)
+{
+	int r = count > 512 ? -EINVAL : sys_move_pages(count, pages, NULL, ret_nodes, 0);
+
+	return r < 0 ? unsupported(r) : 0;
+}
+
+int os_numa_node_of(const void *address)
+{
+	return unsupported(sys_node_of(address));
+}
+
+/* What the pages that are not on the node say; the answers to a question, not those of a move. */
+static int judge_move(const int *nodes, size_t count, unsigned node, int moved)
+{
+	int worst = 0;
+
+	for (size_t i = 0; i < count && worst == 0; i++)
+		worst = nodes[i] != (int)node;
+	if (worst == 0)
+		return 0;
+	if (moved == -ENODEV || moved == -EINVAL || moved == -EACCES)
+		return -EINVAL;
+	return moved < 0 ? moved : 1;
+}
+
+/* The kernel's own word on why a page stayed; what it did not come to is left as it was. */
+static int why_stayed(const int *nodes, size_t count, int moved)
+{
+	for (size_t i = 0; moved >= 0 && i < count; i++) {
+		if (nodes[i] == -EACCES)
+			return -EPERM;
+		if (nodes[i] == -ENOMEM || nodes[i] == -EBUSY)
+			moved = nodes[i];
+	}
+	return moved;
+}
+
+int os_numa_move(void **pages, size_t count, unsigned node, int *ret_nodes)
+{
+	int wanted[512], moved, r;
+
+	if (count == 0 || count > 512 || node >= 16 * 64)
+		return -EINVAL;
+	for (size_t i = 0; i < count; i++) {
+		wanted[i] = (int)node;
+		ret_nodes[i] = -ENOENT;
+	}
+	moved = sys_move_pages(count, pages, wanted, ret_nodes, MPOL_MF_MOVE_ALL);
+	if (moved == -EPERM)
+		moved = sys_move_pages(count, pages, wanted, ret_nodes, MPOL_MF_MOVE);
+	if (moved == -ENOSYS || moved == -EPERM)
+		return -EOPNOTSUPP;
+	moved = why_stayed(ret_nodes, count, moved);
+	r = sys_move_pages(count, pages, NULL, ret_nodes, 0);
+	return r < 0 ? unsupported(r) : judge_move(ret_nodes, count, node, moved);
 }
 
 #else /* one node */
@@ -284,6 +365,11 @@ int os_numa_nodes(struct os_nodes *ret_nodes)
 {
 	*ret_nodes = (struct os_nodes){{1}};
 	return 0;
+}
+
+bool os_numa_several(void)
+{
+	return false;
 }
 
 int os_numa_place(void *base, size_t size, enum os_placement mode, const struct os_nodes *nodes)
@@ -311,6 +397,24 @@ int os_numa_task_pop(const struct os_numa_saved *saved)
 int os_numa_page_nodes(void *base, size_t page_size, size_t page_count, int *ret_nodes)
 {
 	(void)base, (void)page_size, (void)page_count, (void)ret_nodes;
+	return -EOPNOTSUPP;
+}
+
+int os_numa_nodes_of(void **pages, size_t count, int *ret_nodes)
+{
+	(void)pages, (void)count, (void)ret_nodes;
+	return -EOPNOTSUPP;
+}
+
+int os_numa_node_of(const void *address)
+{
+	(void)address;
+	return -EOPNOTSUPP;
+}
+
+int os_numa_move(void **pages, size_t count, unsigned node, int *ret_nodes)
+{
+	(void)pages, (void)count, (void)node, (void)ret_nodes;
 	return -EOPNOTSUPP;
 }
 

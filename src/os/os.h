@@ -50,6 +50,7 @@ enum os_call {
 	OS_CALL_MUNMAP,
 	OS_CALL_MADVISE,
 	OS_CALL_MPROTECT,
+	OS_CALL_MINCORE,
 	OS_CALL_FUTEX_WAIT,
 	OS_CALL_FUTEX_WAKE,
 	OS_CALL_FUTEX_WAITV,
@@ -276,6 +277,14 @@ enum os_advice {
 int os_advise(void *base, size_t size, enum os_advice advice);
 /* Lets this process read and write the pages, or not touch them. -ENOMEM: would split too many mappings. */
 int os_protect(void *base, size_t size, bool accessible);
+
+/*
+ * Which 4 KiB pages of a mapping of shmem are in memory; ret_there[i] is 1 or 0. Touches nothing and
+ * brings nothing back. On hugetlb it only says what this process has mapped. A description that
+ * could not be opened for writing by this user is told 1 for every page.
+ *   -EINVAL  base not aligned to 4096;  -ENOMEM  not mapped;  -ENOSYS
+ */
+int os_resident(void *base, size_t size, unsigned char *ret_there);
 
 /* ---- futex.c: shared futexes only ------------------------------------------------------------ */
 
@@ -508,6 +517,8 @@ struct os_numa_saved {
 
 /* Nodes with memory that this process may use. Node 0 alone without NUMA, or without libnuma. */
 int os_numa_nodes(struct os_nodes *ret_nodes);
+/* Has this machine more than one node with memory, whoever may use it? False without libnuma. */
+bool os_numa_several(void);
 /*
  * Policy for pages that will be allocated in the mapping; pages there already stay. On a shmem
  * mapping it is the inode's and holds for everybody; on hugetlb it is this mapping's alone and
@@ -532,6 +543,37 @@ int os_numa_task_pop(const struct os_numa_saved *saved);
  *   -EOPNOTSUPP  built without libnuma, or refused
  */
 int os_numa_page_nodes(void *base, size_t page_size, size_t page_count, int *ret_nodes);
+
+/* The same for pages at any addresses, at most 512. */
+int os_numa_nodes_of(void **pages, size_t count, int *ret_nodes);
+/*
+ * On which node is the page at this address; brings it into our page table, and into memory if it
+ * is not there: only for what has been committed. The node, or
+ *   -EFAULT      nothing mapped there;  -EOPNOTSUPP  as above
+ */
+int os_numa_node_of(const void *address);
+/*
+ * Moves pages of our mappings (pages[i]: any address in the page) to the node; only what is in our
+ * page table. With CAP_SYS_NICE also pages that other processes have mapped, else these stay.
+ * ret_nodes[i] is where the page is afterwards, or why that is not known (os_numa_page_nodes).
+ *   0            all are there;  1  not all
+ *   -ENOMEM      the node has no room: some may have been moved
+ *   -EPERM       (some) are mapped by other processes, and we lack CAP_SYS_NICE
+ *   -EBUSY       (some) are in use by the kernel just now
+ *   -EINVAL      no such node, no memory there, or our cpuset forbids it
+ *   -EOPNOTSUPP  as above
+ */
+int os_numa_move(void **pages, size_t count, unsigned node, int *ret_nodes);
+
+/* ---- room.c ---------------------------------------------------------------------------------- */
+
+/*
+ * About how many bytes of shared memory can be committed before the kernel would rather kill a
+ * process than give them: by memory.max of our cgroup (v2) and those above it, and, unless `nodes`
+ * is NULL, by what these nodes have left. UINT64_MAX: no limit known. An estimate; what is needed
+ * for it that cannot be read is taken as no limit. Opens and closes files under /proc and /sys.
+ */
+uint64_t os_memory_room(const struct os_nodes *nodes);
 
 /* ---- probe.c: what this kernel can do -------------------------------------------------------- */
 

@@ -267,6 +267,13 @@ static inline int sys_mprotect(void *base, size_t size, int protection)
 	return r < 0 ? r : sys_result(mprotect(base, size, protection));
 }
 
+static inline int sys_mincore(void *base, size_t size, unsigned char *ret_there)
+{
+	int r = os_fault(OS_CALL_MINCORE);
+
+	return r < 0 ? r : sys_result(mincore(base, size, ret_there));
+}
+
 /* ---- waiting --------------------------------------------------------------------------------- */
 
 static inline int sys_futex_wait(const uint32_t *word, uint32_t expected, uint32_t mask,

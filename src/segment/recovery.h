@@ -44,6 +44,9 @@ void segment_stat_fill(struct shale_segment *view, struct shale_segment_figures 
 /* Is this peer slot that of a dead process? 1, 0 or -errno. */
 int peer_is_dead(struct shale_segment *view, uint32_t peer);
 
+/* Where arenas were placed: arenas_on_node, arenas_elsewhere, arenas_small. Defined in src/steps.c. */
+void segment_stat_places(struct shale_segment *view, struct shale_segment_figures *stat);
+
 struct check_context {
 	struct shale_segment *view;
 	shale_check_callback callback;

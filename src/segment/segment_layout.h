@@ -128,7 +128,7 @@ struct header_mutable_shm {
 	uint32_t giveback_ms; /* hint: low 32 bits of the time of the last tick: heap/giveback.h */
 	uint32_t keeper_event[2]; /* an event on which keepers sleep */
 	uint64_t budget_bytes;    /* committed bytes at most; 0: as in the immutable half */
-	uint64_t wanted_ns;       /* until then somebody wants memory (heap/alloc_wait.c); 0: nobody */
+	uint64_t wanted_ns; /* until then somebody wants memory (heap/alloc_wait.c); 0: nobody */
 	uint64_t reserved5[3];
 	/* lines 5 and 6: the top of the ranks: bit i of [c]: a run of 2^18 arenas has one of class c */
 	uint64_t rank_top[8];

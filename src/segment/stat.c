@@ -69,6 +69,7 @@ int shale_segment_stat(struct shale_segment *segment, struct shale_segment_figur
 	stat.metadata_bytes = view_metadata_bytes(segment);
 	stat.committed_bytes = stat.metadata_bytes;
 	segment_stat_fill(segment, &stat);
+	segment_stat_places(segment, &stat);
 	fd = view_fd(segment);
 	if (fd < 0 || os_backing_bytes(fd, &stat.backing_bytes) < 0)
 		stat.backing_bytes = segment->private_memory ? stat.committed_bytes : 0;

@@ -101,6 +101,7 @@ static int view_fill(struct shale_segment *view)
 	if (r != 0)
 		return -ENOMEM;
 	view->key_made = true;
+	view->several_nodes = os_numa_several();
 	return 0;
 }
 

@@ -79,6 +79,10 @@ struct shale_segment {
 	uint32_t damaged;      /* sticky: damage was met through this view */
 	uint32_t debug;        /* enum shale_debug: chosen when the segment was made */
 	uint32_t guard_sample; /* one block in so many is guarded */
+	/* commit.c */
+	bool several_nodes;     /* with memory in this machine */
+	uint64_t room_bytes;    /* may be committed before os_memory_room() is asked again */
+	uint64_t room_until_ns; /* and not after this moment; 0: whenever */
 	/* this process as a peer */
 	struct view_attachment *attachment; /* wiped on fork */
 	uint32_t peer;                      /* our slot, 0 when read-only */
@@ -163,10 +167,33 @@ int view_fd(const struct shale_segment *view);
 
 /*
  * Commits [offset, offset + size) of the file, rounded out to pages, where the segment's placement
- * wants them; what is committed already stays. A whole arena of a THP segment becomes one huge page
- * if the kernel has one. Nothing to do for private memory. -ENOMEM, -EBADF (see view_fd).
+ * wants them; what is committed already stays. Nothing to do for private memory. -ENOMEM, -EBADF
+ * (see view_fd).
  */
 int view_commit(struct shale_segment *view, uint64_t offset, uint64_t size);
+
+/* What an arena is committed for, and what the kernel made of it. Nodes are 1 + node, 0: unknown. */
+struct arena_place {
+	uint8_t home;      /* in: the node that it is to serve */
+	bool huge;         /* in: of a THP segment: one huge page, if the kernel has one */
+	uint8_t placed;    /* out: where its pages came from */
+	uint8_t page_kind; /* out: enum shale_pages */
+};
+
+/* The node of the CPU that runs this thread, as a home. */
+uint8_t view_home(void);
+
+/*
+ * Commits the arena at `offset` of the heap, as docs/design/numa.md says. -ENOMEM also: where it
+ * would be placed there is no room, or memory.max of a cgroup does not leave it; -EBADF.
+ */
+int view_commit_arena(struct shale_segment *view, uint64_t offset, struct arena_place *place);
+
+/*
+ * Makes one huge page of a committed arena of a THP segment; holes in it become zeroes. -ENOMEM,
+ * -EAGAIN, -EBUSY (not now), -EINVAL (no page of it is there, or the kernel cannot).
+ */
+int view_collapse_arena(struct shale_segment *view, uint64_t offset);
 
 /*
  * May `extra_bytes` more be committed? Counts what is committed now, which is a walk over the arenas

@@ -5,7 +5,10 @@
  *               tap: prints TAP itself; plain: its exit status is its one result
  *   kernel's command line (words it does not know become our environment):
  *               GUEST_KERNEL=6.1   start of the release that must be running
- *               GUEST_NODES=0-1    NUMA nodes that must have memory, as the kernel lists them
+ *               GUEST_NODES=0-2    NUMA nodes that must be there, as the kernel lists them,
+ *               GUEST_MEMORY=0-1   those of them that have memory,
+ *               GUEST_CPUS=0-2     and those that have a CPU
+ *               GUEST_DISTANCES=10,21,21   of node 0 to each
  *               GUEST_PAGES=N      2 MiB pages to reserve on each node
  *               GUEST_LIMIT=S      seconds for each program
  *               SHALE_...=...      for the programs
@@ -15,7 +18,7 @@
  * the guest did not come to its end.
  *
  * Owner:     everything in the guest is ours: what a program leaves running is killed after it.
- * Invariant: one result for each line of the list, in its order, and two before them: the kernel
+ * Invariant: one result for each line of the list, in its order, and five before them: the kernel
  *            and the nodes are what was asked for
  * Lifetime:  to the end of the guest.
  * Death:     the kernel panics, which with panic=-1 and -no-reboot ends QEMU with status 0.
@@ -174,14 +177,26 @@ static void check_kernel(void)
 	       "the kernel is the one asked for", names.release);
 }
 
-static void check_nodes(void)
+/* One line of text under the nodes' folder, blanks as commas, must be what the word says. */
+static void check_nodes(const char *file, const char *wanted, const char *name)
 {
-	char nodes[256], remark[320];
+	char path[96], text[256], remark[320];
 
-	read_file("/sys/devices/system/node/has_memory", nodes, sizeof(nodes));
-	snprintf(remark, sizeof(remark), "nodes with memory: %s", nodes);
-	result(strcmp(nodes, word("GUEST_NODES", "?")) == 0, "memory is on the nodes asked for",
-	       remark);
+	snprintf(path, sizeof(path), "/sys/devices/system/node/%s", file);
+	read_file(path, text, sizeof(text));
+	for (char *at = text; *at != '\0'; at++)
+		if (*at == ' ')
+			*at = ',';
+	snprintf(remark, sizeof(remark), "%s: %s", file, text);
+	result(strcmp(text, word(wanted, "?")) == 0, name, remark);
+}
+
+static void check_topology(void)
+{
+	check_nodes("online", "GUEST_NODES", "the nodes are those asked for");
+	check_nodes("has_memory", "GUEST_MEMORY", "memory is on the nodes asked for");
+	check_nodes("has_cpu", "GUEST_CPUS", "CPUs are on the nodes asked for");
+	check_nodes("node0/distance", "GUEST_DISTANCES", "the distances are those asked for");
 }
 
 /* A node's pages come one by one from what is free: at boot that is nearly all. */
@@ -340,9 +355,9 @@ int main(void)
 	read_file("/programs", list, sizeof(list));
 	while (count < MAX_PROGRAMS && (line = strsep(&rest, "\n")) != NULL)
 		count += parse(line, &programs[count]);
-	printf("KTAP version 1\n1..%u\n", count + 2);
+	printf("KTAP version 1\n1..%u\n", count + 5);
 	check_kernel();
-	check_nodes();
+	check_topology();
 	reserve_pages();
 	for (unsigned i = 0; i < count; i++)
 		run(&programs[i]);

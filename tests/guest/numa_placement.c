@@ -11,184 +11,10 @@
  * Lifetime:  segments go with their test, and with them their pages.
  * Death:     nothing outlives a test.
  */
-#include "lib/harness.h"
-#include "lib/hugepages.h"
-
-#include <errno.h>
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <shale/heap.h>
-#include <shale/segment.h>
-
-enum { MAX_NODES = 64, MAX_PAGES = 4096, MIB = 1 << 20 };
-enum { BLOCKS = 8, BLOCK_BYTES = 2 * MIB, POOL_PAGES = 16 };
-
-/* ---- the machine ---- */
-
-/* The numbers of a list like "0-1,4" as bits; those above 63 are left out. */
-static uint64_t read_list(const char *path)
-{
-	char text[256] = "", *at = text;
-	uint64_t bits = 0;
-	FILE *file = fopen(path, "re");
-
-	if (!file)
-		return 0;
-	if (!fgets(text, sizeof(text), file))
-		text[0] = '\0';
-	fclose(file);
-	while (*at >= '0' && *at <= '9') {
-		unsigned long first = strtoul(at, &at, 10), last = first;
-
-		if (*at == '-')
-			last = strtoul(at + 1, &at, 10);
-		for (; first <= last && first < 64; first++)
-			bits |= UINT64_C(1) << first;
-		at += *at == ',';
-	}
-	return bits;
-}
-
-static uint64_t memory_nodes(void)
-{
-	uint64_t nodes = read_list("/sys/devices/system/node/has_memory");
-
-	return nodes ? nodes : 1;
-}
-
-/* The lowest node with memory, and the next; fewer end the test as skipped. */
-static void need_two_nodes(unsigned *ret_first, unsigned *ret_second)
-{
-	uint64_t nodes = memory_nodes();
-
-	if ((nodes & (nodes - 1)) == 0)
-		SKIP("only one NUMA node");
-	*ret_first = (unsigned)__builtin_ctzll(nodes);
-	*ret_second = (unsigned)__builtin_ctzll(nodes & (nodes - 1));
-}
-
-static void run_on_node(unsigned node)
-{
-	char path[96];
-	uint64_t cpus;
-	cpu_set_t set;
-
-	snprintf(path, sizeof(path), "/sys/devices/system/node/node%u/cpulist", node);
-	cpus = read_list(path);
-	if (cpus == 0)
-		SKIP("fewer than two NUMA nodes with CPUs");
-	CPU_ZERO(&set);
-	CPU_SET((unsigned)__builtin_ctzll(cpus), &set);
-	ASSERT_SYS(sched_setaffinity(0, sizeof(set), &set));
-}
-
-/* ---- segments and their pages ---- */
+#include "nodes.h"
 
 VARIANT_SET(pages) = {
 	{"4k", SHALE_PAGES_4K, NULL}, {"thp", SHALE_PAGES_THP, NULL}, {"2m", SHALE_PAGES_2M, NULL}};
-
-static char reason[256];
-
-static struct shale_segment_options options_for(enum shale_pages pages,
-						enum shale_placement placement, uint64_t nodes)
-{
-	reason[0] = '\0';
-	return (struct shale_segment_options){
-		.size = sizeof(struct shale_segment_options),
-		.capacity_bytes = 64 * MIB,
-		.pages = pages,
-		.placement = placement,
-		.nodes = {{nodes}},
-		.reason = reason,
-		.reason_size = sizeof(reason),
-	};
-}
-
-static struct shale_segment *create(enum shale_pages pages, enum shale_placement placement,
-				    uint64_t nodes)
-{
-	struct shale_segment_options options = options_for(pages, placement, nodes);
-	struct shale_segment *segment = NULL;
-	int r = shale_segment_create(&options, &segment);
-
-	if (r < 0)
-		TEST_LOG("%s", reason);
-	ASSERT_OK(r);
-	return segment;
-}
-
-/* Enough for a test on each node, when huge pages are what it runs on. */
-static void need_pool(enum shale_pages pages)
-{
-	uint64_t nodes = memory_nodes();
-
-	if (pages != SHALE_PAGES_2M)
-		return;
-	for (unsigned node = 0; node < MAX_NODES; node++)
-		if (nodes >> node & 1)
-			hugepages_require_free(2 * MIB, (int)node, POOL_PAGES);
-}
-
-struct spread {
-	unsigned pages[MAX_NODES];
-	unsigned total;
-};
-
-/* Adds where each 4 KiB of the block lies. Written to by the caller: every page is there. */
-static void add_spread(struct spread *spread, void *block, size_t size)
-{
-	static void *pages[MAX_PAGES];
-	static int nodes[MAX_PAGES];
-	uintptr_t first = (uintptr_t)block & ~UINT64_C(4095);
-	size_t count = ((uintptr_t)block + size - first + 4095) / 4096;
-
-	ASSERT_LE(count, MAX_PAGES);
-	for (size_t i = 0; i < count; i++)
-		pages[i] = (char *)first + i * 4096;
-	ASSERT_SYS(syscall(SYS_move_pages, 0, count, pages, NULL, nodes, 0));
-	for (size_t i = 0; i < count; i++) {
-		ASSERT_GE(nodes[i], 0);
-		ASSERT_LT(nodes[i], MAX_NODES);
-		spread->pages[nodes[i]]++;
-	}
-	spread->total += (unsigned)count;
-}
-
-/* Blocks of 2 MiB and of 1 KiB, written to; where they lie. They are not freed. */
-static struct spread spread_of_blocks(struct shale_segment *segment)
-{
-	struct spread spread = {0};
-
-	for (unsigned i = 0; i < BLOCKS; i++) {
-		char *block = shale_alloc(segment, BLOCK_BYTES);
-
-		ASSERT_NOT_NULL(block);
-		memset(block, 1, BLOCK_BYTES);
-		add_spread(&spread, block, BLOCK_BYTES);
-	}
-	for (unsigned i = 0; i < 512; i++) {
-		char *block = shale_alloc(segment, 1024);
-
-		ASSERT_NOT_NULL(block);
-		memset(block, 2, 1024);
-		add_spread(&spread, block, 1024);
-	}
-	return spread;
-}
-
-static void expect_all_on(const struct spread *spread, unsigned node)
-{
-	if (!EXPECT_EQ(spread->pages[node], spread->total))
-		for (unsigned n = 0; n < MAX_NODES; n++)
-			if (spread->pages[n] > 0)
-				TEST_LOG("node %u: %u pages", n, spread->pages[n]);
-}
 
 /* ---- the asked nodes ---- */
 
@@ -268,6 +94,116 @@ TEST_V(numa_placement, interleave_takes_the_nodes_in_turn, pages)
 TEST_V(numa_placement, weighted_takes_the_nodes_in_turn, pages)
 {
 	check_both_nodes((enum shale_pages)variant->value, SHALE_PLACE_WEIGHTED);
+}
+
+/* Nodes 0 .. 7 of `nodes`: pages on each, at least 3/4 of an equal part. */
+static void expect_equal_parts(const struct spread *spread, uint64_t nodes)
+{
+	unsigned count = (unsigned)__builtin_popcountll(nodes);
+
+	EXPECT_EQ(spread_on(spread, nodes), spread->total);
+	for (unsigned node = 0; node < MAX_NODES; node++)
+		if (is_node(nodes, node) &&
+		    !EXPECT_GE(spread->pages[node] * 4, spread->total / count * 3))
+			show_spread(spread);
+}
+
+/* As many large blocks as make equal parts possible; where they lie. */
+static struct spread spread_of_turns(struct shale_segment *segment, unsigned turns)
+{
+	struct spread spread = {0};
+
+	for (unsigned i = 0; i < turns; i++) {
+		char *block = shale_alloc(segment, BLOCK_BYTES);
+
+		ASSERT_NOT_NULL(block);
+		memset(block, 1, BLOCK_BYTES);
+		add_spread(&spread, block, BLOCK_BYTES);
+	}
+	return spread;
+}
+
+TEST_V(numa_placement, interleave_reaches_every_node, pages)
+{
+	enum shale_pages pages = (enum shale_pages)variant->value;
+	uint64_t nodes = memory_nodes();
+	struct shale_segment *segment;
+	struct spread spread;
+	unsigned first, second;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	segment = create(pages, SHALE_PLACE_INTERLEAVE, nodes);
+	spread = spread_of_turns(segment, 2 * (unsigned)__builtin_popcountll(nodes));
+	if (pages == SHALE_PAGES_THP)
+		/* the first arena of a segment is in small pages: on all nodes */
+		EXPECT_EQ(spread_on(&spread, nodes), spread.total);
+	else
+		expect_equal_parts(&spread, nodes);
+	ASSERT_OK(shale_segment_detach(segment));
+}
+
+static bool set_weight(unsigned node, const char *weight)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/mempolicy/weighted_interleave/node%u", node);
+	return access(path, F_OK) == 0 && write_text(path, weight);
+}
+
+/* 3 to 1; a kernel before 6.9 does not know weights, and takes turns. */
+TEST_V(numa_placement, weights_are_followed_where_the_kernel_has_them, pages)
+{
+	enum shale_pages pages = (enum shale_pages)variant->value;
+	struct shale_segment *segment;
+	unsigned first, second;
+	struct spread spread;
+	bool weighted;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	if (!getenv("SHALE_GUEST"))
+		SKIP("only in a guest");
+	weighted = set_weight(first, "3") && set_weight(second, "1");
+	segment = create(pages, SHALE_PLACE_WEIGHTED, UINT64_C(1) << first | UINT64_C(1) << second);
+	spread = spread_of_turns(segment, 12);
+	EXPECT_EQ(spread.pages[first] + spread.pages[second], spread.total);
+	TEST_LOG("%s: %u and %u pages", weighted ? "3 to 1" : "in turn", spread.pages[first],
+		 spread.pages[second]);
+	EXPECT_GE(spread.pages[first] * 12, spread.total * (weighted ? 8 : 5));
+	EXPECT_LE(spread.pages[first] * 12, spread.total * (weighted ? 10 : 7));
+	(void)set_weight(first, "1");
+	ASSERT_OK(shale_segment_detach(segment));
+}
+
+/* Of several nodes the one that is nearest to who commits. */
+static void check_nearest_of_several(enum shale_pages pages, enum shale_placement placement)
+{
+	struct shale_segment *segment;
+	unsigned first, second;
+	struct spread spread;
+
+	need_two_nodes(&first, &second);
+	need_pool(pages);
+	for (unsigned i = 0; i < 2; i++) {
+		unsigned node = i == 0 ? second : first;
+
+		run_on_node(node);
+		segment = create(pages, placement, UINT64_C(1) << first | UINT64_C(1) << second);
+		spread = spread_of_blocks(segment);
+		expect_all_on(&spread, node);
+		ASSERT_OK(shale_segment_detach(segment));
+	}
+}
+
+TEST_V(numa_placement, bind_to_several_takes_the_nearest_of_them, pages)
+{
+	check_nearest_of_several((enum shale_pages)variant->value, SHALE_PLACE_BIND);
+}
+
+TEST_V(numa_placement, preferred_of_several_is_the_nearest_of_them, pages)
+{
+	check_nearest_of_several((enum shale_pages)variant->value, SHALE_PLACE_PREFERRED_MANY);
 }
 
 /* On huge pages a policy is that of the process that commits: each must know what was asked for. */
@@ -397,8 +333,11 @@ TEST_TIMEOUT(numa_placement, preferred_goes_on_elsewhere_when_the_pool_is_empty,
 	segment = create_larger_than_pool(SHALE_PLACE_PREFERRED_MANY, second, pool);
 	wanted = (unsigned)pool + 4;
 	EXPECT_EQ(fill(segment, wanted, &spread, &error), wanted);
-	EXPECT_GT(spread.pages[first], 0);
-	EXPECT_GT(spread.pages[second], spread.pages[first]);
+	/* the nearest node first; where several are equally near, the kernel chooses among them */
+	EXPECT_GT(spread_on(&spread, nearest_nodes(second, memory_nodes())), 0);
+	EXPECT_EQ(spread_on(&spread, nearest_nodes(second, memory_nodes())) + spread.pages[second],
+		  spread.total);
+	EXPECT_GT(spread.pages[second], spread.total / 2);
 	EXPECT_EQ(shale_check(segment, NULL, NULL), 0);
 	ASSERT_OK(shale_segment_detach(segment));
 }

@@ -276,6 +276,42 @@ void hugepages_require_free(size_t page_bytes, int node, uint64_t count)
 		     page_bytes / 1024, free);
 }
 
+static uint64_t node_free_bytes(int node)
+{
+	char path[PATH_BYTES], text[4096] = "", *at;
+	FILE *file;
+	size_t n;
+
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/meminfo", node);
+	file = fopen(path, "re");
+	if (file == NULL)
+		SKIP("%s cannot be read", path);
+	n = fread(text, 1, sizeof(text) - 1, file);
+	fclose(file);
+	text[n] = '\0';
+	at = strstr(text, "MemFree:");
+	return at != NULL ? strtoull(at + strlen("MemFree:"), NULL, 10) * 1024 : 0;
+}
+
+void hugepages_fill_node(int node, uint64_t leave_bytes)
+{
+	const size_t page = 2 << 20;
+
+	if (getenv("SHALE_GUEST") == NULL)
+		SKIP("only in a guest");
+	hugepages_lock();
+	/* what is free is not all in pieces of 2 MiB, and others free some meanwhile */
+	for (unsigned try = 0; try < 8; try++) {
+		uint64_t free = node_free_bytes(node), total = hugepages_total(page, node);
+
+		if (free <= leave_bytes + page)
+			return;
+		pool_change(page, node, "nr_hugepages", total + (free - leave_bytes) / page);
+		if (hugepages_total(page, node) == total)
+			return;
+	}
+}
+
 void hugepages_require_none(size_t page_bytes)
 {
 	hugepages_lock();

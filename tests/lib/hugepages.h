@@ -29,6 +29,11 @@ enum { HUGEPAGES_ANY_NODE = -1 };
 void hugepages_lock(void);
 /* At least `count` free pages of this size, in all or on one node. The pool only grows. */
 void hugepages_require_free(size_t page_bytes, int node, uint64_t count);
+/*
+ * Takes memory of the node into the pool until about `leave_bytes` of it are free: then it is full.
+ * Only in a guest of tests/guest: on a real machine it would be somebody's memory.
+ */
+void hugepages_fill_node(int node, uint64_t leave_bytes);
 /* An empty pool: no page and no overcommit. */
 void hugepages_require_none(size_t page_bytes);
 /* file: "enabled", "shmem_enabled", "defrag"; mode: "always", "madvise", "never", "advise" ... */

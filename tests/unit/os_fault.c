@@ -260,6 +260,35 @@ static int do_numa(void)
 	return r < 0 ? r : 0;
 }
 
+static int do_residence(void)
+{
+	char *base = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd_of_test, 0);
+	unsigned char there;
+	void *page = base;
+	int r, node = -1;
+
+	if (base == MAP_FAILED)
+		return -errno;
+	*base = 1;
+	r = os_resident(base, PAGE, &there);
+	if (r == 0)
+		r = os_numa_node_of(base);
+	if (r >= 0)
+		r = os_numa_nodes_of(&page, 1, &node);
+	if (r == 0 && node >= 0)
+		r = os_numa_move(&page, 1, (unsigned)node, &node);
+	munmap(base, PAGE);
+	return r;
+}
+
+/* Whatever fails there, the answer is a number, at worst "no limit". */
+static int do_room(void)
+{
+	const struct os_nodes first = {{1}};
+
+	return os_memory_room(&first) == 0 ? -ERANGE : 0;
+}
+
 static int do_guard(void)
 {
 	int r = os_fork_guard_enter();
@@ -339,12 +368,12 @@ struct operation {
 		}                                    \
 	}
 VARIANT_SET(operations) = {
-	OPERATION(create), OPERATION(size_and_seal), OPERATION(identify), OPERATION(reopen),
-	OPERATION(pages),  OPERATION(dup_and_close), OPERATION(life),     OPERATION(map),
-	OPERATION(wipe),   OPERATION(futex),         OPERATION(pass),     OPERATION(process),
-	OPERATION(random), OPERATION(cpu),           OPERATION(numa),     OPERATION(guard),
-	OPERATION(probe),  OPERATION(pools),         OPERATION(pressure), OPERATION(ring),
-	OPERATION(thread),
+	OPERATION(create),   OPERATION(size_and_seal), OPERATION(identify),  OPERATION(reopen),
+	OPERATION(pages),    OPERATION(dup_and_close), OPERATION(life),      OPERATION(map),
+	OPERATION(wipe),     OPERATION(futex),         OPERATION(pass),      OPERATION(process),
+	OPERATION(random),   OPERATION(cpu),           OPERATION(numa),      OPERATION(guard),
+	OPERATION(probe),    OPERATION(pools),         OPERATION(residence), OPERATION(room),
+	OPERATION(pressure), OPERATION(ring),          OPERATION(thread),
 };
 
 static void open_file_of_test(void)
