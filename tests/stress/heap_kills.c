@@ -122,17 +122,20 @@ static uint64_t below(struct self *self, uint64_t bound)
 
 static uint64_t any_size(struct self *self)
 {
-	switch (below(self, 16)) {
+	/* few are large: a worker is to be killed in the library, and not while it fills a block */
+	switch (below(self, 128)) {
 	case 0:
-		return 33000 + below(self, 400000);
+		return 33000 + below(self, 200000);
 	case 1:
 	case 2:
 		return 2000 + below(self, 30000);
 	case 3:
 	case 4:
+	case 5:
+	case 6:
 		return 200 + below(self, 1800);
 	default:
-		return 16 + below(self, 200);
+		return 16 + below(self, 80);
 	}
 }
 
@@ -235,17 +238,14 @@ static void work_once(struct self *self)
 {
 	uint64_t *place = &self->worker->held[below(self, HELD)];
 
-	switch (below(self, 32)) {
+	switch (below(self, 8)) {
 	case 0:
 	case 1:
 	case 2:
-	case 3:
-	case 4:
-	case 5:
 		do_take(self);
 		break;
-	case 6:
-		if (below(self, 40) == 0)
+	case 3:
+		if (below(self, 500) == 0)
 			ASSERT_GE(shale_trim(self->segment, below(self, 4) << 20), 0);
 		break;
 	default:
