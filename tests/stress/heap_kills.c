@@ -524,8 +524,8 @@ TEST_V_TIMEOUT(heap_kills, nothing_is_lost, kinds, 60)
 	const struct kind *kind = variant->data;
 	uint64_t most = TEST_ROUNDS(100, 3400);
 
-	test_set_limit(TEST_ROUNDS(60, 1800));
 	open_storm(kind->pages, kind->keepers);
+	test_set_limit(TEST_ROUNDS(60, 1800)); /* waiting for huge pages is not counted */
 	while (storm.kills < most && !test_has_failed()) {
 		start_all();
 		for (unsigned i = 0; i < 5 && !test_has_failed(); i++) {
