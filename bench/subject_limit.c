@@ -147,12 +147,20 @@ static int none_open(struct stage *stage)
 	return stage->heap ? 0 : -1;
 }
 
-/* prodcons has one pool for both; a worker that keeps its large objects has its own. */
+/*
+ * prodcons has one pool for both; a worker that keeps its large objects has its own. A forked process
+ * has no page tables for shared pages yet: touched here, they are not faulted in while it is timed.
+ */
 static int none_join(struct worker *worker)
 {
-	if (worker->stage->row->id != ROW_PRODCONS)
-		worker->heap =
-			(char *)worker->heap + (size_t)LARGE_PLACES * LARGE_HIGH * worker->index;
+	size_t bytes = (size_t)LARGE_PLACES * LARGE_HIGH;
+
+	if (worker->stage->row->id == ROW_PRODCONS)
+		bytes = (size_t)SMALL_PLACES * SMALL_HIGH;
+	else
+		worker->heap = (char *)worker->heap + bytes * worker->index;
+	for (size_t at = 0; at < bytes; at += PAGE_BYTES)
+		((volatile char *)worker->heap)[at] = 0;
 	return 0;
 }
 

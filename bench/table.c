@@ -230,12 +230,29 @@ static void print_result(const struct row *row, const struct result *result, uns
 	putchar('\n');
 }
 
+static void answer(const struct row *row, unsigned mode, struct result *results, size_t count,
+		   const struct options *options, struct json *json)
+{
+	const struct result *limit = NULL;
+
+	for (size_t i = 0; i < count; i++) {
+		if (i == 0 && results[i].entrant->is_limit)
+			limit = &results[i];
+		judge(&results[i], limit, options->rounds);
+		write_result(json, row, mode, &results[i], limit, options->rounds);
+	}
+	qsort(results, count, sizeof(results[0]), compare_results);
+	printf("\n%s %s: %s\n", row->name, mode_name(mode), row->text);
+	for (size_t i = 0; i < count; i++)
+		print_result(row, &results[i], options->rounds);
+	fflush(stdout);
+}
+
 void table_run(const struct row *row, unsigned mode, const struct entrant *entrants, size_t count,
 	       const struct options *options, struct json *json)
 {
 	struct result results[ENTRANTS_MAX];
 	size_t taken = gather(row, mode, entrants, count, options->rounds, results);
-	const struct result *limit = NULL;
 
 	for (unsigned round = 0; round < options->rounds; round++)
 		for (size_t i = 0; i < taken; i++) {
@@ -244,17 +261,8 @@ void table_run(const struct row *row, unsigned mode, const struct entrant *entra
 			run_once(row, mode, result->entrant, options, round,
 				 &result->sheets[round]);
 		}
-	for (size_t i = 0; i < taken; i++) {
-		if (i == 0 && results[i].entrant->is_limit)
-			limit = &results[i];
-		judge(&results[i], limit, options->rounds);
-		write_result(json, row, mode, &results[i], limit, options->rounds);
-	}
-	qsort(results, taken, sizeof(results[0]), compare_results);
-	printf("\n%s %s: %s\n", row->name, mode_name(mode), row->text);
-	for (size_t i = 0; i < taken; i++)
-		print_result(row, &results[i], options->rounds);
-	fflush(stdout);
+	if (!spawn_interrupted) /* half a row would be misread */
+		answer(row, mode, results, taken, options, json);
 	for (size_t i = 0; i < taken; i++) {
 		for (unsigned round = 0; round < options->rounds; round++)
 			sheet_free(&results[i].sheets[round]);

@@ -43,4 +43,10 @@ uint8_t block_set_shared(const struct block_place *place, enum shared_fact value
 int block_free_named(struct shale_segment *view, struct lane *lane, uint32_t index,
 		     struct block_place *place);
 
+/*
+ * The same for a block that lane->freeing names, after its shared fact was exchanged for FREED (it was
+ * `before`) and the slab word had changed meanwhile: the fact may have been elsewhere.
+ */
+int block_free_astray(struct shale_segment *view, struct lane *lane, uint8_t before);
+
 #endif

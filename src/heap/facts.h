@@ -61,18 +61,20 @@ static inline unsigned facts_to_bits(uint64_t high)
 	return (unsigned)(((high >> 7) * UINT64_C(0x0102040810204080)) >> 56);
 }
 
-/* The first live block of [from, end), or end. */
-static inline uint32_t facts_next_live(const uint8_t *own, const uint8_t *shared, uint32_t from,
+/* The last live block of [begin, end), or end. */
+static inline uint32_t facts_last_live(const uint8_t *own, const uint8_t *shared, uint32_t begin,
 				       uint32_t end)
 {
-	uint64_t skip = ~UINT64_C(0) << (8 * (from % 8));
+	for (uint32_t i = (end + 7) & ~7u; i > begin;) {
+		uint64_t live;
 
-	for (uint32_t i = from & ~7u; i < end; i += 8, skip = ~UINT64_C(0)) {
-		uint64_t live = facts_live(facts_load(own + i), facts_load(shared + i)) & skip;
-
+		i -= 8;
+		live = facts_live(facts_load(own + i), facts_load(shared + i));
+		if (i + 8 > end)
+			live &= ~UINT64_C(0) >> (8 * (i + 8 - end));
 		if (live != 0) {
-			i += lowest_bit(live) / 8;
-			return i < end ? i : end;
+			i += log2_floor(live) / 8;
+			return i < begin ? end : i;
 		}
 	}
 	return end;

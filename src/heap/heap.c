@@ -21,6 +21,7 @@
 #include <shale/heap.h>
 
 #include "heap/block.h"
+#include "heap/elsewhere.h"
 #include "heap/heap_lane.h"
 #include "heap/large.h"
 #include "heap/parked.h"
@@ -335,9 +336,12 @@ int heap_free_block(struct shale_segment *view, struct lane *lane, uint64_t offs
 	struct heap_bin *bin;
 	uint8_t *own;
 
+	int r;
+
 	if (likely(is_own(lane, block, &bin, &own)))
 		return bin_free(view, lane, bin, block, own);
-	return free_any(view, lane, offset);
+	r = block_free_elsewhere(view, lane, block);
+	return r != -EAGAIN ? r : free_any(view, lane, offset);
 }
 
 int heap_free_for(struct shale_segment *view, uint32_t dead_lane, uint64_t offset)
@@ -352,7 +356,7 @@ int heap_free_for(struct shale_segment *view, uint32_t dead_lane, uint64_t offse
 	return block_free_named(view, NULL, dead_lane, &place);
 }
 
-/* Whatever is not a block of the lane that this thread used last. */
+/* Whatever is not a block. */
 static SHALE_COLD int free_address(struct shale_segment *segment, void *ptr)
 {
 	struct lane *lane;
@@ -368,6 +372,17 @@ static SHALE_COLD int free_address(struct shale_segment *segment, void *ptr)
 	return r < 0 ? r : heap_free_block(segment, lane, offset);
 }
 
+/* Not a block of the lane that this thread used last. */
+static __attribute__((noinline)) int free_elsewhere(struct shale_segment *segment, void *ptr)
+{
+	struct lane *lane;
+	int r = -EAGAIN;
+
+	if (lane_last(segment, &lane))
+		r = block_free_elsewhere(segment, lane, ptr);
+	return r != -EAGAIN ? r : free_address(segment, ptr);
+}
+
 int shale_free(struct shale_segment *segment, void *ptr)
 {
 	struct heap_bin *bin;
@@ -376,7 +391,7 @@ int shale_free(struct shale_segment *segment, void *ptr)
 
 	if (likely(lane_last(segment, &lane) && is_own(lane, ptr, &bin, &own)))
 		return bin_free(segment, lane, bin, ptr, own);
-	return free_address(segment, ptr);
+	return free_elsewhere(segment, ptr);
 }
 
 /* -- inspect ---------------------------------------------------------------------- */

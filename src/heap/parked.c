@@ -61,7 +61,10 @@ void slab_wipe(struct shale_segment *view, uint64_t slab, uint64_t word)
 		arena_note_free(view, slab);
 }
 
-/* Does a block of the slab live? Notes which one for the next to ask. */
+/*
+ * Does a block of the slab live? Notes which one for the next to ask. Downwards, because blocks are handed
+ * out upwards and often freed in that order: then the last one is the witness until the end.
+ */
 static bool slab_has_witness(struct shale_segment *view, uint64_t slab, const struct bin_info *bin)
 {
 	uint16_t *witness = &slab_arena(view, slab)->witness[slab % SLABS_PER_ARENA];
@@ -72,10 +75,10 @@ static bool slab_has_witness(struct shale_segment *view, uint64_t slab, const st
 
 	if (seen >= bin->count)
 		seen = 0;
-	live = facts_next_live(own, shared, seen, bin->count);
-	if (live == bin->count) {
-		live = facts_next_live(own, shared, 0, seen);
-		if (live == seen)
+	live = facts_last_live(own, shared, 0, seen + 1);
+	if (live > seen) {
+		live = facts_last_live(own, shared, seen + 1, bin->count);
+		if (live == bin->count)
 			return false;
 	}
 	if (live != seen)

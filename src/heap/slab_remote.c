@@ -3,11 +3,10 @@
  *
  *   freer (holds block i)                     owner
  *   freeing = i                               hint = exchange(remote_hint, 0)
- *   remote_hint = 1                           if shared[i] == FREED (acquire) and i is not named:
- *   old = exchange(shared[i], FREED)                  own[i] = 0
- *   has the word changed? look again                  shared[i] = 0
- *   freeing = 0                                       ... only now may i be handed out
- *   remote_hint = 1; the look of parked.c
+ *   old = exchange(shared[i], FREED)          if shared[i] == FREED (acquire) and i is not named:
+ *   has the word changed? look again                  own[i] = 0
+ *   freeing = 0                                       shared[i] = 0
+ *   remote_hint = 1; the look of parked.c             ... only now may i be handed out
  *
  * pairs: slab.shared - the freer's last accesses to the block end before the owner reuses it.
  * pairs: slab.moved - facts move when the word changes: the exchange comes before the second look at the
@@ -97,13 +96,14 @@ static int free_try(struct shale_segment *view, struct lane *lane, const struct 
 	return word_stays(view, place) ? 0 : -EAGAIN;
 }
 
-/* Until the facts stand still. The block is named. */
+/* Until the facts stand still. The block is named; freed: an attempt that went astray freed it. */
 static int free_until_settled(struct shale_segment *view, struct lane *lane, uint64_t offset,
-			      struct block_place *place)
+			      struct block_place *place, bool freed)
 {
-	bool freed = false;
-	int r = free_try(view, lane, place, &freed);
+	int r = -EAGAIN;
 
+	if (place->bin)
+		r = free_try(view, lane, place, &freed);
 	for (unsigned tries = 0; r == -EAGAIN && tries < FREE_TRIES; tries++) {
 		r = block_find(view, offset, place);
 		if (r == 0)
@@ -154,21 +154,30 @@ int block_free_named(struct shale_segment *view, struct lane *lane, uint32_t ind
 	uint64_t offset =
 		slab_offset(view, place->slab) + (uint64_t)place->index * place->bin->size;
 	struct lane_shm *shm = view_lane(view, index);
-	uint8_t *hint = slab_remote_hint(view, place->slab);
 	int r;
 
 	if (lane)
 		look_at_left(lane);
 	/* pairs: lane.freeing - named before the fact changes, which releases it. */
 	store_release(&shm->freeing, offset);
-	/* before as well: an owner that frees the block again is to look at shared[] */
-	if (!parked_by(lane, place) && load_relaxed(hint) == 0)
-		store_relaxed(hint, (uint8_t)1);
-	r = free_until_settled(view, lane, offset, place);
+	r = free_until_settled(view, lane, offset, place, false);
 	/* pairs: lane.freeing - dropped before the look. */
 	store_release(&shm->freeing, UINT64_C(0));
 	if (r == 0)
 		free_tell(view, lane, index, place);
+	return r;
+}
+
+SHALE_COLD int block_free_astray(struct shale_segment *view, struct lane *lane, uint8_t before)
+{
+	uint64_t offset = load_relaxed(&lane->shm->freeing); /* our own */
+	struct block_place place = {0};
+	int r = free_until_settled(view, lane, offset, &place, before != SHARED_FREED);
+
+	/* pairs: lane.freeing - dropped before the look. */
+	store_release(&lane->shm->freeing, UINT64_C(0));
+	if (r == 0 && place.bin)
+		free_tell(view, lane, lane->index, &place);
 	return r;
 }
 

@@ -87,19 +87,21 @@ static int search_arenas(struct lane *lane, const struct span_want *want, unsign
 struct run_search {
 	struct shale_segment *view;
 	bool commit;
+	unsigned node;  /* inside one arena: of this node (rank.h), 0: any */
 	uint64_t high;  /* the mark: above it no arena has memory, and no entry may be read */
 	uint64_t limit; /* the first arena that cannot be part of a run */
 	uint64_t begin; /* first arena of the run found */
 	uint64_t end;   /* the one after its last */
 };
 
-static struct run_search run_search_make(struct shale_segment *view, bool commit)
+static struct run_search run_search_make(struct shale_segment *view, bool commit, unsigned node)
 {
 	uint64_t high = view_arena_high(view);
 
 	return (struct run_search){
 		.view = view,
 		.commit = commit,
+		.node = node,
 		.high = high,
 		.limit = commit ? view->arena_count : high,
 	};
@@ -113,7 +115,7 @@ static uint64_t run_begin(const struct run_search *search, uint64_t from)
 
 	if (from >= search->high)
 		return from < search->limit ? from : search->limit;
-	if (rank_next(search->view, RANK_EMPTY, from, 0, &arena) && arena < first)
+	if (rank_next(search->view, RANK_EMPTY, from, search->node, &arena) && arena < first)
 		first = arena;
 	if (search->commit && rank_next(search->view, RANK_UNCOMMITTED, from, 0, &arena) &&
 	    arena < first)
@@ -150,13 +152,24 @@ static bool run_next(struct run_search *search, uint64_t from)
 	return true;
 }
 
+/* What is free in the arena beside a run; on another node, nothing. */
+static uint32_t free_beside(const struct run_search *search, uint64_t arena)
+{
+	uint32_t mask = free_mask(search->view, arena);
+
+	if (mask != 0 && search->node != 0 &&
+	    load_relaxed(&heap_arena(search->view, arena)->node) != search->node) /* a hint */
+		return 0;
+	return mask;
+}
+
 /* The head of `want` in the run and what is free beside it; false: too short. */
 static bool run_fits(const struct run_search *search, const struct span_want *want,
 		     uint64_t *ret_head)
 {
 	uint64_t first = search->begin * SLABS_PER_ARENA, last = search->end * SLABS_PER_ARENA;
-	uint32_t before = search->begin > 0 ? free_mask(search->view, search->begin - 1) : 0;
-	uint32_t after = search->end < search->limit ? free_mask(search->view, search->end) : 0;
+	uint32_t before = search->begin > 0 ? free_beside(search, search->begin - 1) : 0;
+	uint32_t after = search->end < search->limit ? free_beside(search, search->end) : 0;
 
 	first -= ~before != 0 ? (uint64_t)__builtin_clz(~before) : SLABS_PER_ARENA;
 	last += ~after != 0 ? lowest_bit(~after) : SLABS_PER_ARENA;
@@ -182,7 +195,9 @@ static int claim_run(struct lane *lane, const struct span_want *want, bool commi
 static int search_runs(struct lane *lane, const struct span_want *want, bool commit, unsigned node,
 		       uint64_t *ret_head)
 {
-	struct run_search search = run_search_make(lane->view, commit);
+	/* a run of several arenas is had where there is one */
+	struct run_search search =
+		run_search_make(lane->view, commit, want->count <= SLABS_PER_ARENA ? node : 0);
 	int none = commit ? -ENOMEM : -EAGAIN;
 	uint64_t from = 0;
 	int r;

@@ -178,20 +178,38 @@ static int lane_make(struct shale_segment *view, struct lane **ret_lane)
 	return 0;
 }
 
-static int lane_take_locked(struct shale_segment *view, struct lane **ret_lane)
+/*
+ * A parked lane; its open slabs are on the node where its last thread ran. NULL: there is none, or
+ * (not `any`) none of this node.
+ */
+static struct lane *parked_take(struct shale_segment *view, bool any)
 {
-	struct lane *lane = view->parked;
-	int r;
+	uint8_t home = view_home();
 
-	if (!lane) {
-		r = lane_make(view, &lane);
-		if (r < 0)
-			return r;
-	} else {
-		view->parked = lane->next_parked;
+	for (struct lane **at = &view->parked; *at; at = &(*at)->next_parked) {
+		struct lane *lane = *at;
+
+		if (view->several_nodes && !any && lane->home != home)
+			continue;
+		*at = lane->next_parked;
 		lane->next_parked = NULL;
 		lane->parked = 0;
+		return lane;
 	}
+	return NULL;
+}
+
+static int lane_take_locked(struct shale_segment *view, struct lane **ret_lane)
+{
+	struct lane *lane = parked_take(view, false);
+	int r = 0;
+
+	if (!lane)
+		r = lane_make(view, &lane);
+	if (r < 0)
+		lane = parked_take(view, true);
+	if (!lane)
+		return r;
 	lane->thread = os_thread_id();
 	/* relaxed: for people */
 	store_relaxed(&lane->shm->thread_id, lane->thread);
@@ -266,6 +284,7 @@ static bool lane_park(struct shale_segment *view, struct lane *lane)
 		found = view->lane_memory[i] == lane;
 	if (found && lane->index != 0 && !lane->parked && lane->thread == os_thread_id()) {
 		lane->parked = 1;
+		lane->home = view_home();
 		lane->next_parked = view->parked;
 		view->parked = lane;
 	}

@@ -24,6 +24,7 @@ struct lane {
 	struct lane *next_parked;
 	uint64_t intent_sequence;
 	uint32_t thread; /* kernel's number of the thread that has it */
+	uint8_t home;    /* parked: the node on which its last thread ended (view_home) */
 	_Alignas(256) unsigned char heap[LANE_HEAP_BYTES]; /* struct heap_lane */
 	uint32_t slabs[]; /* struct heap_slab, one for each slab of the segment */
 };

@@ -218,6 +218,47 @@ TEST(bench, crash_is_named)
 	answer_free(&answer);
 }
 
+/* ---- the report ---- */
+
+static bool file_has(const char *path, const char *wanted)
+{
+	char *line = malloc(LINE_BYTES);
+	FILE *file = fopen(path, "re");
+	bool found = false;
+
+	while (file && line && !found && fgets(line, LINE_BYTES, file))
+		found = strstr(line, wanted) != NULL;
+	if (file)
+		fclose(file);
+	free(line);
+	return found;
+}
+
+/* The tables take the place of what was between the marks, and nothing else of the file changes. */
+TEST(bench, report_replaces_the_tables)
+{
+	char folder[] = "/tmp/shale-bench-XXXXXX", command[4096], path[64];
+	const char *source = getenv("SHALE_SOURCE_ROOT");
+
+	ASSERT_NOT_NULL(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/docs.md", folder);
+	snprintf(command, sizeof(command),
+		 "cd %s && printf '%%s\n' head '<!-- tables begin -->' old '<!-- tables end -->' "
+		 "tail "
+		 ">docs.md && '%s/bench/shale-bench' heap --quick --pages 4k --peers none "
+		 "--only pair,recover --json r.json >r.txt && '%s/bench/report' --docs docs.md "
+		 "r.json",
+		 folder, build_root(), source ? source : ".");
+	EXPECT_EQ(system(command), 0);
+	EXPECT_TRUE(file_has(path, "| pair 1T | tlfl "));
+	EXPECT_TRUE(file_has(path, "| shale 4k | "));
+	EXPECT_TRUE(file_has(path, "head"));
+	EXPECT_TRUE(file_has(path, "tail"));
+	EXPECT_FALSE(file_has(path, "old"));
+	snprintf(command, sizeof(command), "rm -r %s", folder);
+	EXPECT_EQ(system(command), 0);
+}
+
 /* ---- words ---- */
 
 TEST(bench, wrong_words_are_refused)

@@ -1,0 +1,91 @@
+/*
+ * elsewhere.c - the short way of freeing a block of a slab that another lane owns or has parked.
+ *
+ * The protocol is slab_remote.c's, for the case that nothing comes between: the facts are dense, the word
+ * does not change meanwhile, and another block of the slab is known to live.
+ *
+ *   freeing = block; old = exchange(shared, FREED); has the word changed? freeing = 0; hint; witness
+ *
+ * One locked instruction. Whatever else is the case goes the long way, which begins anew or goes on from
+ * the exchange.
+ *
+ * Owner:    shared[] of a block is its holder's: the caller's.
+ * Progress: wait-free, but for the long way.
+ * Ordering: slab.shared, slab.moved, lane.freeing, as in slab_remote.c.
+ * Death:    as in slab_remote.c: before the exchange the block is named and lives, after it it is free.
+ */
+#include "heap/elsewhere.h"
+
+#include <errno.h>
+
+#include "heap/block.h"
+#include "heap/heap_lane.h"
+#include "heap/parked.h"
+#include "heap/slab.h"
+
+/* A slab whose blocks another lane hands out, or nobody, and whose facts are where they belong. */
+static inline bool word_is_plain(uint64_t word, uint32_t lane)
+{
+	enum slab_state state = slab_word_state(word);
+
+	return (state == SLAB_OWNED || state == SLAB_PARKED || state == SLAB_ORPHAN) &&
+	       !(word & (SLAB_HELD | SLAB_SPARSE)) && slab_word_lane(word) != lane &&
+	       slab_word_bin(word) < BIN_COUNT;
+}
+
+/* Does the block that was last seen to live still do so? A hint that may be any number. */
+static inline bool witness_lives(const struct arena_shm *arena, unsigned slab,
+				 const struct heap_bin *bin, const uint8_t *own)
+{
+	uint32_t witness = load_relaxed(&arena->witness[slab]); /* a hint, checked */
+
+	/* relaxed: one that lived when it was looked at is enough */
+	return witness < bin->half && load_relaxed(own + witness) != OWN_FREE &&
+	       load_relaxed(own + bin->half + witness) != SHARED_FREED;
+}
+
+static inline void note_freed(uint8_t *hint)
+{
+	/* a hint; a collect in between may have cleared it */
+	if (load_relaxed(hint) == 0)
+		store_relaxed(hint, (uint8_t)1);
+}
+
+int block_free_elsewhere(struct shale_segment *view, struct lane *lane, const void *block)
+{
+	struct heap_lane *heap = heap_lane(lane);
+	uint64_t slab = ((uintptr_t)block - heap->base) >> SLAB_SHIFT;
+	unsigned inside = slab % SLABS_PER_ARENA;
+	struct arena_shm *arena;
+	struct heap_bin *bin;
+	uint64_t word, product;
+	uint8_t *own, before;
+
+	if (slab >= heap->slab_count || !slab_known(view, slab) || heap->left_slab != 0)
+		return -EAGAIN;
+	arena = slab_arena(view, slab);
+	/* pairs: slab.word - facts are read for the bin that this word names. */
+	word = load_acquire(&arena->word[inside]);
+	if (!word_is_plain(word, lane->index))
+		return -EAGAIN;
+	bin = heap_bin(lane, slab_word_bin(word));
+	product = (uint16_t)(uintptr_t)block * bin->reciprocal;
+	own = bin->facts + slab * bin->stride;
+	if ((uint32_t)product >= bin->limit || load_relaxed(own + (product >> 32)) == OWN_FREE)
+		return -EAGAIN;
+	/* pairs: lane.freeing - named before the fact changes, which releases it. */
+	store_release(&lane->shm->freeing, (uint64_t)((uintptr_t)block - (uintptr_t)view->base));
+	/* pairs: slab.shared - our accesses to the block are over; slab.moved: then the word. */
+	before = exchange_seq_cst(own + bin->half + (product >> 32), (uint8_t)SHARED_FREED);
+	/* pairs: slab.moved - after the fact. */
+	if (unlikely(load_seq_cst(&arena->word[inside]) != word))
+		return block_free_astray(view, lane, before);
+	/* pairs: lane.freeing - dropped before the look. */
+	store_release(&lane->shm->freeing, UINT64_C(0));
+	if (unlikely(before == SHARED_FREED))
+		return -EALREADY;
+	note_freed(&arena->remote_hint[inside]);
+	if (slab_word_state(word) != SLAB_OWNED && !witness_lives(arena, inside, bin, own))
+		slab_look_again(lane, slab);
+	return 0;
+}
