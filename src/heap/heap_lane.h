@@ -42,12 +42,19 @@ struct heap_bin {
 	struct heap_free_block lifo[HEAP_LIFO];
 };
 
+/* Slabs that a free has opened again, in the order in which they are let go: 1 + slab, 0 none. */
+struct heap_reopened {
+	uint32_t hand; /* the next to go */
+	uint32_t slab[HEAP_OPEN_MAX];
+};
+
 struct heap_lane {
 	uint64_t own_word;      /* state and lane bits that mark a slab as ours; 0: not set up */
 	uint64_t arena_current; /* where the last free slab was found */
 	uint32_t orphans_swept; /* value of the orphan hint when empty ones were last looked for */
 	uint64_t left_slab;     /* 1 + a dead slab that a name kept us from taking; 0: none */
 	struct heap_bin bins[BIN_COUNT];
+	struct heap_reopened reopened[BIN_COUNT];
 	struct span_cache spans;
 	uint32_t frees;   /* in slabs that were let go */
 	bool taken_fresh; /* the slab taken last had not been written since it was committed */
@@ -60,6 +67,20 @@ _Static_assert(sizeof(struct heap_lane) <= LANE_HEAP_BYTES, "the lane reserves e
 static inline struct heap_lane *heap_lane(struct lane *lane)
 {
 	return (struct heap_lane *)(void *)lane->heap;
+}
+
+static inline bool heap_lifo_full(const struct heap_bin *bin)
+{
+	return bin->lifo_count == HEAP_LIFO;
+}
+
+/* Is a block of the slab that begins at first in the LIFO? */
+static inline bool heap_lifo_has(const struct heap_bin *bin, const unsigned char *first)
+{
+	for (uint32_t i = 0; i < bin->lifo_count; i++)
+		if ((uintptr_t)bin->lifo[i].block - (uintptr_t)first < SLAB_SIZE)
+			return true;
+	return false;
 }
 
 /* Makes a lane usable by the heap; -EUCLEAN on a damaged view. */
