@@ -290,7 +290,7 @@ TEST(arenas, given_back_come_again_before_new_ones)
 	ASSERT_NOT_NULL(first);
 	ASSERT_NOT_NULL(third);
 	ASSERT_OK(shale_free(segment, second));
-	EXPECT_EQ(shale_trim(segment, 0), ARENA);
+	EXPECT_GE(shale_trim(segment, 0), ARENA);
 	EXPECT_PTR_EQ(shale_alloc(segment, ARENA), second);
 	EXPECT_EQ(view_arena_high(segment), 3);
 	finish(segment);
