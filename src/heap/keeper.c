@@ -334,11 +334,14 @@ static void ring_bell(struct keeper *keeper, enum bell why)
 static void sleep_acting(struct keeper *keeper, uint32_t ticket, uint32_t next_ms)
 {
 	uint32_t look_ms = keeper->options.decay_ms / LOOKS_PER_DECAY;
-	uint32_t gap_ms = keeper->active && look_ms > KEEPER_GAP_MS ? look_ms : KEEPER_GAP_MS;
+	uint32_t gap_ms = KEEPER_GAP_MS;
 	uint64_t deadline = SHALE_NO_DEADLINE;
 
-	if (keeper->active)
+	if (keeper->active) {
 		next_ms = least(next_ms, look_ms);
+		/* next_ms 0: the last round left something undone */
+		gap_ms = most(least(look_ms, next_ms), KEEPER_GAP_MS);
+	}
 	if (next_ms != GIVEBACK_NEVER)
 		deadline = os_clock_ns() + next_ms * MS_NS;
 	sleep_alone(keeper, gap_ms);
