@@ -507,6 +507,8 @@ static void punch_long_facts(struct purge *p)
 	for (unsigned s = 0; s < SLABS_PER_ARENA; s++) {
 		if (!(idle >> s & 1))
 			continue;
+		/* pairs: facts.gone - said before the punch: they are zeroed when they come back. */
+		(void)fetch_or_acq_rel(&p->arena->facts_gone, UINT32_C(1) << s);
 		punch(p, p->view->long_facts_offset + purge_slab_number(p, s) * LONG_FACTS_STRIDE,
 		      LONG_FACTS_STRIDE);
 		if (p->error == 0)

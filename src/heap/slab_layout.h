@@ -118,8 +118,8 @@ struct arena_shm {
 	uint8_t placed;          /* 1 + NUMA node that its pages came from; 0: unknown */
 	uint32_t empty_since_ms; /* hint: low 32 bits of CLOCK_MONOTONIC ms when it became empty */
 	uint32_t purged_ms;      /* hint: when look_sum was first seen */
-	uint32_t facts_gone;     /* bit s: short facts of slab s: to be committed and zeroed */
-	uint32_t look_sum;       /* hint: what the purger's last look saw: heap/purge.c */
+	uint32_t facts_gone; /* bit s: facts of slab s were purged: to be committed and zeroed */
+	uint32_t look_sum;   /* hint: what the purger's last look saw: heap/purge.c */
 	uint64_t reserved1[2];
 	uint8_t remote_hint[SLABS_PER_ARENA]; /* someone else changed shared[] since last looked */
 	uint8_t reserved_hint[SLABS_PER_ARENA];
