@@ -8,6 +8,7 @@
  */
 #include <shale/shale.h>
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,12 +82,16 @@ static void *allocate_thread(void *unused)
 	return NULL;
 }
 
-/* The slabs are another lane's: its thread has ended, but the lane is still this process's. */
+/*
+ * The slabs are another lane's. This thread, which does nothing but free, has one of its own from a free
+ * that was refused, or it would take up the other's when that thread ends.
+ */
 static void run_remote(void)
 {
 	pthread_t thread;
 
-	must_be_freed(shale_free(segment, must(shale_alloc(segment, BYTES))));
+	if (shale_free(segment, (char *)shale_segment_base(segment) + BYTES) != -EINVAL)
+		exit(1);
 	if (pthread_create(&thread, NULL, allocate_thread, NULL) != 0)
 		exit(1);
 	pthread_join(thread, NULL);
@@ -94,14 +99,19 @@ static void run_remote(void)
 		must_be_freed(shale_free(segment, blocks[i]));
 }
 
+/* Of slabs that the kernel has just given: nothing is zeroed. */
+static void run_zeroed(void)
+{
+	for (size_t i = 0; i < count; i++)
+		must(shale_alloc_zeroed(segment, 16 * BYTES));
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
 } cases[] = {
-	{"pair", run_pair},
-	{"constant", run_constant},
-	{"many", run_many},
-	{"remote", run_remote},
+	{"pair", run_pair},     {"constant", run_constant}, {"many", run_many},
+	{"remote", run_remote}, {"zeroed", run_zeroed},
 };
 
 int main(int argc, char **argv)

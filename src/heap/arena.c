@@ -266,7 +266,9 @@ int arena_commit_long_facts(struct shale_segment *view, uint64_t slab)
 			LONG_FACTS_STRIDE);
 	if (r < 0)
 		return r;
-	zero_long_facts(view, slab);
+	/* pairs: facts.gone - set before the punch, when they were here before */
+	if (load_acquire(&arena->facts_gone) & bit)
+		zero_long_facts(view, slab);
 	/* pairs: arena.long_facts - a checker that sees the bit may read the facts. */
 	(void)fetch_or_acq_rel(&arena->long_committed, bit);
 	return 0;

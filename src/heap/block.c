@@ -92,41 +92,43 @@ uint8_t block_set_shared(const struct block_place *place, enum shared_fact value
 
 /* -- finding ----------------------------------------------------------------------------------- */
 
+/* Field by field: a copy of the whole would wait for all earlier stores of the caller to end. */
 static int find_once(struct shale_segment *view, uint64_t offset, struct block_place *ret_place)
 {
-	struct block_place place = {0};
+	uint64_t slab = slab_of_offset(view, offset);
+	const struct bin_info *bin;
 	enum slab_state state;
+	uint32_t index;
+	uint64_t word;
 
-	place.slab = slab_of_offset(view, offset);
-	if (!slab_known(view, place.slab))
+	if (!slab_known(view, slab))
 		return -EINVAL;
 	/* pairs: slab.word - facts are read for the bin that this word names. */
-	place.word = load_acquire(slab_word(view, place.slab));
-	state = slab_word_state(place.word);
+	word = load_acquire(slab_word(view, slab));
+	state = slab_word_state(word);
 	if (state == SLAB_SPAN) {
-		*ret_place = place;
+		*ret_place = (struct block_place){.slab = slab, .word = word};
 		return offset % SLAB_SIZE == 0 ||
-				       guard_read(view, place.slab, offset, &(struct debug_card){0})
+				       guard_read(view, slab, offset, &(struct debug_card){0})
 			       ? 0
 			       : -EINVAL;
 	}
 	if (state != SLAB_OWNED && state != SLAB_PARKED && state != SLAB_ORPHAN)
 		return state == SLAB_BODY || offset % 16 != 0 ? -EINVAL : -EALREADY;
-	place.bin = &bin_table[slab_word_bin(place.word)];
-	if (place.bin->size == 0)
+	bin = &bin_table[slab_word_bin(word)];
+	if (bin->size == 0)
 		return view_damaged(view);
-	place.index = bin_block_index(place.bin, (uint32_t)(offset % SLAB_SIZE));
-	if (place.index == UINT32_MAX)
+	index = bin_block_index(bin, (uint32_t)(offset % SLAB_SIZE));
+	if (index == UINT32_MAX)
 		return -EINVAL;
-	place.own = slab_own_facts(view, place.bin, place.slab) + place.index;
-	place.shared = place.own + place.bin->facts_half;
-	if (unlikely(place.word & SLAB_SPARSE)) {
-		int r = find_sparse(view, &place);
-
-		if (r < 0)
-			return r;
-	}
-	*ret_place = place;
+	ret_place->slab = slab;
+	ret_place->word = word;
+	ret_place->bin = bin;
+	ret_place->index = index;
+	if (unlikely(word & SLAB_SPARSE))
+		return find_sparse(view, ret_place);
+	ret_place->own = slab_own_facts(view, bin, slab) + index;
+	ret_place->shared = ret_place->own + bin->facts_half;
 	return 0;
 }
 

@@ -23,7 +23,10 @@ struct block_place {
 	uint8_t *shared; /* as own */
 };
 
-/* 0; -EINVAL no block starts at offset; -EALREADY the slab is free; -EUCLEAN a lying word. */
+/*
+ * 0; -EINVAL no block starts at offset; -EALREADY the slab is free; -EUCLEAN a lying word. What is
+ * written to *ret_place counts only with 0.
+ */
 int block_find(struct shale_segment *view, uint64_t offset, struct block_place *ret_place);
 
 /*

@@ -221,10 +221,18 @@ void *shale_alloc_aligned(struct shale_segment *segment, size_t size, size_t ali
 
 void *shale_alloc_zeroed(struct shale_segment *segment, size_t size)
 {
+	struct heap_bin *bin;
+	struct lane *lane;
 	void *block;
 
 	if (size > BIN_SIZE_MAX && segment->debug == 0)
 		return heap_alloc_zeroed_span(segment, size);
+	if (likely(lane_last(segment, &lane))) {
+		bin = heap_bin(lane, bin_of_size(size));
+		/* what the kernel has just given is not zeroed again */
+		if (bin->fresh && bin->mask != 0 && heap_lifo_empty(bin))
+			return bin_pop_scanned(bin);
+	}
 	block = shale_alloc(segment, size);
 	return block ? memset(block, 0, size) : NULL;
 }
@@ -332,7 +340,9 @@ static SHALE_COLD int free_any(struct shale_segment *view, struct lane *lane, ui
 		return r;
 	if (!place.bin)
 		return span_cache_free(lane, place.slab, place.word);
-	/* a wiped or fresh lane has own_word 0, which no owned slab matches */
+	/* a thread that only frees is to have the short ways as well; a damaged view it frees in too */
+	(void)heap_setup_lane(lane);
+	/* a lane that could not be set up has own_word 0, which no owned slab matches */
 	if ((place.word & SLAB_OWNER_MASK) == heap_lane(lane)->own_word)
 		return free_local(lane, &place, offset);
 	if (slab_reopen_for_free(lane, &place))

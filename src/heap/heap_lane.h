@@ -63,6 +63,7 @@ struct heap_bin {
 	uint64_t slab;      /* current slab, valid if has_slab */
 	uint32_t scan_next; /* next block index to scan in it */
 	bool has_slab;
+	bool fresh; /* no block that the mask has was ever handed out, and their bytes are zero */
 	uint32_t owned_count;
 	uint32_t owned_room;
 	uint32_t owned_cursor;
@@ -78,6 +79,12 @@ _Static_assert(offsetof(struct heap_bin, slab) == 64, "the fast paths touch one 
 _Static_assert(BIN_SIZE_MAX <= UINT16_MAX && LONG_FACTS_BLOCKS <= UINT16_MAX, "16 bits");
 _Static_assert(HEAP_LIFO_SLOTS * sizeof(struct heap_free_block) == HEAP_LIFO_BYTES, "FL3");
 
+/* Slabs that a free has opened again, in the order in which they are let go: 1 + slab, 0 none. */
+struct heap_reopened {
+	uint32_t hand; /* the next to go */
+	uint32_t slab[HEAP_OPEN_MAX];
+};
+
 struct heap_lane {
 	uintptr_t base;         /* address of slab 0 */
 	uint64_t slab_count;    /* slabs of the segment; 0: not set up, or a wiped lane */
@@ -89,6 +96,7 @@ struct heap_lane {
 	uint32_t frees;         /* in slabs that were let go */
 	bool taken_fresh; /* the slab taken last had not been written since it was committed */
 	struct span_cache spans;
+	struct heap_reopened reopened[BIN_COUNT];
 	_Alignas(64) struct heap_bin bins_from_none[1 + BIN_COUNT]; /* bin i is entry 1 + i */
 	_Alignas(HEAP_LIFO_BYTES) struct heap_free_block lifo[BIN_COUNT][HEAP_LIFO_SLOTS];
 	/* heap_bin_place() for each 16 bytes of size */
@@ -156,6 +164,21 @@ static inline struct heap_free_block *heap_lifo_base(const struct heap_bin *bin)
 	uintptr_t top = (uintptr_t)bin->top;
 
 	return (struct heap_free_block *)(top & ~(uintptr_t)(HEAP_LIFO_BYTES - 1));
+}
+
+static inline bool heap_lifo_full(const struct heap_bin *bin)
+{
+	return ((uintptr_t)(bin->top + 1) & (HEAP_LIFO_BYTES - 1)) == 0;
+}
+
+/* Is a block of the slab that begins at first in the LIFO? */
+static inline bool heap_lifo_has(const struct heap_bin *bin, const unsigned char *first)
+{
+	for (const struct heap_free_block *entry = heap_lifo_base(bin) + 1; entry <= bin->top;
+	     entry++)
+		if ((uintptr_t)entry->block - (uintptr_t)first < SLAB_SIZE)
+			return true;
+	return false;
 }
 
 /* Makes a lane usable by the heap; -EUCLEAN on a damaged view. */

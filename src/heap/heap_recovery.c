@@ -228,8 +228,7 @@ static void settle_owned(struct shale_segment *view, uint32_t lane, uint64_t sla
 		return;
 	}
 	store_relaxed(slab_remote_hint(view, slab),
-		      (uint8_t)0); /* hints of a slab without blocks */
-	store_relaxed(slab_publish_hint(view, slab), (uint8_t)0);
+		      (uint8_t)0); /* a hint; the slab has no blocks */
 	/* pairs: slab.word - the facts are zero before others may take the slab. */
 	(void)cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, SLAB_FREE));
 	arena_note_free(view, slab);

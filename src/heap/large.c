@@ -296,23 +296,28 @@ static int take_committing(struct lane *lane, const struct span_want *want, uint
 	return r == -EAGAIN ? -ENOMEM : r;
 }
 
-static int take_anywhere(struct lane *lane, const struct span_want *want, uint64_t *ret_head)
+/* `commit`: there is more than when the kernel said no. */
+static int take_anywhere(struct lane *lane, const struct span_want *want, bool commit,
+			 uint64_t *ret_head)
 {
 	int r = span_search_all(lane, want, ret_head);
 
-	return r == -EAGAIN ? take_committing(lane, want, ret_head) : r;
+	if (r == -EAGAIN)
+		r = commit ? take_committing(lane, want, ret_head) : -ENOMEM;
+	return r;
 }
 
 /* The kernel has no more: what everybody has cached, what hints hide, and what the dead hold. */
 static int take_hidden(struct lane *lane, const struct span_want *want, uint64_t *ret_head)
 {
+	bool stolen = span_steal_cached(lane, true);
 	int r;
 
 	slab_release_empty(lane, true);
 	rank_repair(lane->view);
-	r = take_anywhere(lane, want, ret_head);
+	r = take_anywhere(lane, want, stolen, ret_head);
 	if (r == -ENOMEM && recovery_run(lane->view) > 0)
-		r = take_anywhere(lane, want, ret_head);
+		r = take_anywhere(lane, want, true, ret_head);
 	return r;
 }
 

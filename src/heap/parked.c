@@ -55,7 +55,6 @@ void slab_wipe(struct shale_segment *view, uint64_t slab, uint64_t word)
 		slab_forget_facts(view, slab, bin);
 	/* hints: nobody has a block here; a late one costs a look */
 	store_relaxed(slab_remote_hint(view, slab), (uint8_t)0);
-	store_relaxed(slab_publish_hint(view, slab), (uint8_t)0);
 	store_relaxed(slab_local_hint(view, slab), (uint8_t)0);
 	/* pairs: slab.word - the facts are zero before others may take the slab. */
 	if (cas_acq_rel(slab_word(view, slab), &word, slab_word_next(word, SLAB_FREE)))
@@ -222,15 +221,66 @@ enum slab_opening slab_open(struct lane *lane, unsigned index, uint64_t slab)
 	return reopen(lane, index, slab, &word) ? SLAB_OPEN : SLAB_BUSY;
 }
 
+/* -- coming back by a free ----------------------------------------------------------------------- */
+
+#define CLOSE_TRIES 4u /* reopened slabs looked at to find one that can be let go */
+
+static bool is_open(const struct lane *lane, unsigned index, uint64_t slab)
+{
+	/* a look: nobody else changes the word while it is ours */
+	return (load_relaxed(slab_word(lane->view, slab)) & SLAB_PAYLOAD_MASK) ==
+	       slab_low(SLAB_OWNED, lane->index, index);
+}
+
+static bool is_cached(struct lane *lane, unsigned index, uint64_t slab)
+{
+	const struct heap_bin *bin = heap_bin(lane, index);
+	const unsigned char *first = view_at(lane->view, slab_offset(lane->view, slab));
+
+	return (bin->has_slab && bin->slab == slab) ||
+	       (bin->mask != 0 && (uintptr_t)bin->mask_block - (uintptr_t)first < SLAB_SIZE) ||
+	       heap_lifo_has(bin, first);
+}
+
+/*
+ * A place in the ring for a slab that is about to be opened: that of one which is not open any more, or,
+ * when `rotate`, of one that is let go now. NULL: there is none near the hand.
+ */
+static uint32_t *reopened_place(struct lane *lane, unsigned index, bool rotate)
+{
+	struct heap_reopened *ring = &heap_lane(lane)->reopened[index];
+
+	for (unsigned tries = 0; tries < CLOSE_TRIES; tries++) {
+		uint32_t *place = &ring->slab[ring->hand];
+
+		ring->hand = (ring->hand + 1) % HEAP_OPEN_MAX;
+		if (*place == 0 || !is_open(lane, index, *place - 1))
+			return place;
+		if (rotate && !is_cached(lane, index, *place - 1)) {
+			slab_park(lane, index, *place - 1);
+			return place;
+		}
+	}
+	return NULL;
+}
+
+/*
+ * A block for the LIFO is worth two changes of slab words: this slab is opened, and the one that was
+ * opened longest ago is let go. When the LIFO is full the block would have to be searched for anyway.
+ */
 bool slab_reopen_for_free(struct lane *lane, struct block_place *place)
 {
 	unsigned index = slab_word_bin(place->word);
+	uint32_t *slot;
 
-	if ((place->word & SLAB_PAYLOAD_MASK) != slab_low(SLAB_PARKED, lane->index, index) ||
-	    heap_bin(lane, index)->open_count >= HEAP_OPEN_MAX)
+	if ((place->word & SLAB_PAYLOAD_MASK) != slab_low(SLAB_PARKED, lane->index, index))
 		return false;
 	/* somebody waits for memory: while it is parked, the last free is seen */
 	if (unlikely(memory_wanted(lane->view)) && memory_look(lane))
 		return false;
-	return reopen(lane, index, place->slab, &place->word);
+	slot = reopened_place(lane, index, !heap_lifo_full(heap_bin(lane, index)));
+	if (!slot || !reopen(lane, index, place->slab, &place->word))
+		return false;
+	*slot = (uint32_t)place->slab + 1;
+	return true;
 }

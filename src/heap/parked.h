@@ -24,7 +24,7 @@ enum slab_opening slab_open(struct lane *lane, unsigned bin, uint64_t slab);
 
 /*
  * The caller frees a block in a slab that it has parked: true if the slab is open again, and
- * place->word with it. Not if many are open.
+ * place->word with it. At most HEAP_OPEN_MAX slabs of the bin are open for this reason.
  */
 bool slab_reopen_for_free(struct lane *lane, struct block_place *place);
 

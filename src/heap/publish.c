@@ -99,8 +99,6 @@ int heap_publish_block(struct shale_segment *view, struct lane *lane, uint64_t o
 	r = heap_block_state(view, offset, NULL);
 	if (r != HEAP_BLOCK_LIVE)
 		return r == HEAP_BLOCK_PUBLISHED ? 0 : -EALREADY;
-	/* once set, the owner looks at shared[] when it frees a block that came back to it */
-	store_relaxed(slab_publish_hint(view, place.slab), (uint8_t)1);
 	r = set_shared(view, offset, &place, SHARED_PUBLISHED);
 	return r < 0 ? r : 1;
 }

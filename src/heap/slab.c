@@ -40,6 +40,7 @@ static bool scan_again(struct lane *lane, struct heap_bin *bin)
 		return false;
 	slab->freed = 0;
 	bin->scan_next = 0;
+	bin->fresh = false;
 	return true;
 }
 
@@ -86,6 +87,7 @@ static bool scan_slab(struct lane *lane, unsigned index, uint64_t slab)
 	bin->slab = slab;
 	bin->scan_next = 0;
 	bin->has_slab = true;
+	bin->fresh = false;
 	return scan_current(lane, index);
 }
 
@@ -246,7 +248,6 @@ static bool release_open(struct lane *lane, unsigned index, uint64_t slab, bool 
 		return false;
 	caches_without_slab(view, bin, slab);
 	slab_normalise(view, slab, &bin_table[index]);
-	store_relaxed(slab_publish_hint(view, slab), (uint8_t)0); /* no block is held: ours */
 	/* nobody but the owner changes the word of an OWNED slab */
 	word = load_relaxed(slab_word(view, slab));
 	heap_slab_closes(lane, index, slab);
@@ -388,16 +389,22 @@ static bool adopt_any(struct lane *lane, unsigned index)
 static bool take_new(struct lane *lane, unsigned index, bool commit, int *ret_error)
 {
 	uint64_t slab;
+	bool fresh;
 	int r = arena_take_slab(lane, &bin_table[index], commit, &slab);
 
 	if (r < 0) {
 		*ret_error = r;
 		return false;
 	}
+	fresh = heap_lane(lane)->taken_fresh;
 	heap_slab_opened(lane, index, slab);
 	slab_remember(lane, index, slab);
 	giveback_tick(lane);
-	return scan_slab(lane, index, slab);
+	if (!scan_slab(lane, index, slab))
+		return false;
+	/* until it is scanned again, what the mask has was never handed out */
+	heap_bin(lane, index)->fresh = fresh;
+	return true;
 }
 
 /* The kernel has no more: what lost hints hide, and what the dead hold. */

@@ -44,15 +44,6 @@ static inline uint8_t *slab_remote_hint(const struct shale_segment *view, uint64
 	return &slab_arena(view, slab)->remote_hint[slab % SLABS_PER_ARENA];
 }
 
-/*
- * Set before a block is published by someone who does not own its slab, and never cleared while the
- * slab is owned: unlike remote_hint, which a collect clears, it is not a hint that may be lost.
- */
-static inline uint8_t *slab_publish_hint(const struct shale_segment *view, uint64_t slab)
-{
-	return &slab_arena(view, slab)->publish_hint[slab % SLABS_PER_ARENA];
-}
-
 static inline uint8_t *slab_local_hint(const struct shale_segment *view, uint64_t slab)
 {
 	return &slab_arena(view, slab)->local_hint[slab % SLABS_PER_ARENA];

@@ -118,12 +118,11 @@ struct arena_shm {
 	uint8_t placed;          /* 1 + NUMA node that its pages came from; 0: unknown */
 	uint32_t empty_since_ms; /* hint: low 32 bits of CLOCK_MONOTONIC ms when it became empty */
 	uint32_t purged_ms;      /* hint: when look_sum was first seen */
-	uint32_t facts_gone;     /* bit s: short facts of slab s: to be committed and zeroed */
-	uint32_t look_sum;       /* hint: what the purger's last look saw: heap/purge.c */
+	uint32_t facts_gone; /* bit s: facts of slab s were purged: to be committed and zeroed */
+	uint32_t look_sum;   /* hint: what the purger's last look saw: heap/purge.c */
 	uint64_t reserved1[2];
 	uint8_t remote_hint[SLABS_PER_ARENA]; /* someone else changed shared[] since last looked */
-	uint8_t publish_hint
-		[SLABS_PER_ARENA]; /* someone else published here; until the slab is free */
+	uint8_t reserved_hint[SLABS_PER_ARENA];
 	uint64_t word[SLABS_PER_ARENA];
 	uint32_t span_slabs[SLABS_PER_ARENA]; /* of a span whose head is here */
 	uint8_t local_hint[SLABS_PER_ARENA];  /* the owner freed a block since it last scanned */

@@ -222,9 +222,8 @@ static void sparse_merge(struct shale_segment *view, uint64_t slab, const struct
 			merge_entry(own + bin->facts_half + fact.index, seen ? &seen[k] : NULL,
 				    fact);
 	}
-	/* hints: whoever owns the slab is to collect, and to clear what says "published" */
+	/* a hint: whoever owns the slab is to collect */
 	store_relaxed(slab_remote_hint(view, slab), (uint8_t)1);
-	store_relaxed(slab_publish_hint(view, slab), (uint8_t)1);
 	sparse_clear(view, slab);
 }
 

@@ -24,7 +24,7 @@ TEST(heap_layout, arena_table_entry)
 	EXPECT_EQ(offsetof(struct arena_shm, facts_gone), 40);
 	EXPECT_EQ(offsetof(struct arena_shm, look_sum), 44);
 	EXPECT_EQ(offsetof(struct arena_shm, remote_hint), 64);
-	EXPECT_EQ(offsetof(struct arena_shm, publish_hint), 96);
+	EXPECT_EQ(offsetof(struct arena_shm, reserved_hint), 96);
 	EXPECT_EQ(offsetof(struct arena_shm, word), 128);
 	EXPECT_EQ(offsetof(struct arena_shm, span_slabs), 384);
 	EXPECT_EQ(offsetof(struct arena_shm, local_hint), 512);

@@ -208,7 +208,7 @@ TEST_V_TIMEOUT(heap_parked, letting_go, ways, 240)
 			       .operation = do_alloc,
 			       .after = expect_none_dead,
 			       .rival = rival_frees_all_of_it},
-	    (struct step_options){.dense = 900, .stride = 7});
+	    (struct step_options){.dense = 300, .stride = 7});
 }
 
 /* -- coming back --------------------------------------------------------------------------------- */
@@ -312,7 +312,7 @@ TEST_V_TIMEOUT(heap_parked, reopening_by_an_allocation, ways, 240)
 			       .prepare = fill_two_and_let_others_free,
 			       .operation = do_alloc_again,
 			       .rival = rival_frees_the_others},
-	    (struct step_options){.dense = 900, .stride = 7});
+	    (struct step_options){.dense = 300, .stride = 7});
 }
 
 /* -- the owner frees into a slab that stays parked ------------------------------------------------ */
@@ -586,7 +586,7 @@ TEST_TIMEOUT(heap_parked, the_recoverer_is_killed, 400)
 {
 	run(true, "recover",
 	    (struct step_case){.setup = make_dead, .prepare = attach_only, .operation = do_recover},
-	    (struct step_options){.dense = 30, .stride = 37});
+	    (struct step_options){.dense = 30, .stride = 127});
 }
 
 /* The rest of what was published is freed while the recoverer stands still. */
@@ -615,7 +615,7 @@ TEST_TIMEOUT(heap_parked, others_free_beside_the_recoverer, 400)
 			       .prepare = attach_only,
 			       .operation = do_recover,
 			       .rival = rival_frees_published},
-	    (struct step_options){.dense = 30, .stride = 37});
+	    (struct step_options){.dense = 30, .stride = 127});
 }
 
 /* -- recovery, and somebody who uses what it is about at once ------------------------------------------ */
@@ -703,5 +703,5 @@ TEST_TIMEOUT(heap_parked, what_recovery_sweeps_is_not_reused_meanwhile, 400)
 			       .operation = do_recover,
 			       .rival = rival_frees_the_last_and_another_takes_all,
 			       .check = judge_survivor},
-	    (struct step_options){.dense = 1, .stride = 61});
+	    (struct step_options){.dense = 1, .stride = 127});
 }

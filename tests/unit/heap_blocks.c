@@ -127,6 +127,30 @@ TEST_F(heap_blocks, zeroed_blocks_are_zero_when_reused)
 	}
 }
 
+/* Fresh pages are not zeroed again, so blocks of them must not come back as if they were fresh. */
+TEST_F(heap_blocks, zeroed_blocks_are_zero_from_fresh_slabs_and_from_used_ones)
+{
+	enum { COUNT = 600, BYTES = 1000 };
+	static unsigned char *blocks[COUNT];
+
+	for (unsigned round = 0; round < 4; round++) {
+		for (unsigned i = 0; i < COUNT; i++) {
+			blocks[i] = shale_alloc_zeroed(self->segment, BYTES);
+			ASSERT_NOT_NULL(blocks[i]);
+			for (unsigned j = 0; j < BYTES; j++)
+				ASSERT_EQ(blocks[i][j], 0);
+			memset(blocks[i], 0xee, shale_usable_size(self->segment, blocks[i]));
+			/* one that comes back while its slab is still scanned for the first time */
+			if (i % 5 == 0) {
+				ASSERT_OK(shale_free(self->segment, blocks[i]));
+				blocks[i] = shale_alloc(self->segment, BYTES);
+			}
+		}
+		for (unsigned i = 0; i < COUNT; i++)
+			ASSERT_OK(shale_free(self->segment, blocks[i]));
+	}
+}
+
 TEST_F(heap_blocks, resize_keeps_the_bytes)
 {
 	unsigned char *block = shale_resize(self->segment, NULL, 10);

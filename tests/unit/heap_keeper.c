@@ -210,6 +210,94 @@ TEST(heap_keeper, one_acts_and_the_other_takes_over)
 	EXPECT_OK(shale_segment_detach(first));
 }
 
+/* -- half-used arenas -------------------------------------------------------------------------------- */
+
+enum { SMALL = 20000 };
+
+static void *small[SMALL];
+
+/* Blocks of 1000 bytes; every 100th is kept. */
+static void thin_out(struct shale_segment *segment)
+{
+	for (unsigned i = 0; i < SMALL; i++) {
+		small[i] = shale_alloc(segment, 1000);
+		ASSERT_NOT_NULL(small[i]);
+		memset(small[i], (int)(i / 100), 1000);
+	}
+	for (unsigned i = 0; i < SMALL; i++)
+		if (i % 100)
+			ASSERT_OK(shale_free(segment, small[i]));
+}
+
+TEST(heap_keeper, pages_between_survivors_go_back)
+{
+	struct shale_segment *segment = heap_segment(128u << 20, SHALE_PAGES_4K);
+	struct shale_segment_figures figures = {.size = sizeof(figures)};
+	uint64_t peak;
+
+	thin_out(segment);
+	ASSERT_OK(shale_segment_stat(segment, &figures));
+	peak = figures.backing_bytes;
+	start(segment, 0);
+	/* a page for each survivor, what the lane is allocating from, and the tables */
+	EXPECT_TRUE(TEST_EVENTUALLY(
+		(shale_segment_stat(segment, &figures),
+		 figures.backing_bytes < SMALL / 100 * 4096 + 64 * 65536 + (2u << 20)),
+		LIMIT_MS));
+	EXPECT_TRUE(TEST_EVENTUALLY(status_of(segment).purged_bytes > peak / 2, LIMIT_MS));
+	for (unsigned i = 0; i < SMALL; i += 100)
+		for (unsigned at = 0; at < 1000; at += 100)
+			ASSERT_EQ(((unsigned char *)small[i])[at], (unsigned char)(i / 100));
+	heap_expect_clean(segment);
+	EXPECT_OK(shale_segment_detach(segment));
+}
+
+TEST(heap_keeper, leaves_half_used_arenas_alone_when_told)
+{
+	struct shale_segment *segment = heap_segment(128u << 20, SHALE_PAGES_4K);
+	uint64_t rounds;
+
+	start(segment, SHALE_KEEPER_NO_PURGE);
+	thin_out(segment);
+	rounds = status_of(segment).rounds;
+	EXPECT_TRUE(TEST_EVENTUALLY(status_of(segment).rounds > rounds + 5, LIMIT_MS));
+	test_sleep_ms(200);
+	EXPECT_EQ(status_of(segment).purged_bytes, 0);
+	EXPECT_OK(shale_segment_detach(segment));
+}
+
+static bool all_of_kind(struct shale_segment *segment, unsigned arenas, enum shale_pages kind)
+{
+	for (unsigned i = 0; i < arenas; i++)
+		if (load_relaxed(&heap_arena(segment, i)->page_kind) != kind)
+			return false;
+	return true;
+}
+
+TEST(heap_keeper, an_arena_that_was_purged_and_is_full_again_becomes_a_huge_page)
+{
+	struct shale_segment *segment = heap_segment(128u << 20, SHALE_PAGES_THP);
+	unsigned arenas = SMALL * 1024 / ARENA_SIZE - 1;
+
+	thin_out(segment);
+	if (!all_of_kind(segment, arenas, SHALE_PAGES_THP))
+		SKIP("no transparent huge pages here");
+	ASSERT_GT(shale_trim(segment, 0), 0);
+	EXPECT_TRUE(all_of_kind(segment, arenas, SHALE_PAGES_4K));
+	start(segment, 0);
+	for (unsigned i = 0; i < SMALL; i++)
+		if (i % 100) {
+			small[i] = shale_alloc(segment, 1000);
+			ASSERT_NOT_NULL(small[i]);
+			memset(small[i], (int)(i / 100), 1000);
+		}
+	EXPECT_TRUE(TEST_EVENTUALLY(all_of_kind(segment, arenas, SHALE_PAGES_THP), LIMIT_MS));
+	for (unsigned i = 0; i < SMALL; i++)
+		ASSERT_EQ(*(unsigned char *)small[i], (unsigned char)(i / 100));
+	heap_expect_clean(segment);
+	EXPECT_OK(shale_segment_detach(segment));
+}
+
 /* -- fork ------------------------------------------------------------------------------------------ */
 
 TEST_V(heap_keeper, a_forked_child_has_none_and_may_start_one, page_kinds)
@@ -310,7 +398,7 @@ TEST(heap_keeper, without_io_uring_it_punches_by_calls_and_says_why)
 TEST(heap_keeper, a_ring_that_breaks_loses_nothing)
 {
 	for (unsigned nth = 1; nth < 8; nth++) {
-		struct shale_segment *segment = heap_segment(64u << 20, SHALE_PAGES_4K);
+		struct shale_segment *segment = heap_segment(256u << 20, SHALE_PAGES_4K);
 
 		start(segment, SHALE_KEEPER_URING);
 		ASSERT_TRUE(TEST_EVENTUALLY(acts(segment), LIMIT_MS));

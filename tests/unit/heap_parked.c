@@ -97,7 +97,8 @@ TEST(heap_parked, a_free_opens_it_again_while_few_are_open)
 	EXPECT_ERRNO(-EALREADY, shale_free(s.segment, s.blocks[0]));
 	for (unsigned i = PER_SLAB; i < count; i += PER_SLAB)
 		ASSERT_OK(shale_free(s.segment, s.blocks[i]));
-	EXPECT_EQ(count_open(&s, count), HEAP_OPEN_MAX);
+	/* those, and the one that the lane allocates from */
+	EXPECT_EQ(count_open(&s, count), HEAP_OPEN_MAX + 1);
 	EXPECT_EQ(heap_counts(s.segment).live_blocks, count - count / PER_SLAB);
 	/* a second free of a block in a slab that stayed parked */
 	EXPECT_ERRNO(-EALREADY, shale_free(s.segment, s.blocks[count - 2 * PER_SLAB]));
@@ -105,7 +106,25 @@ TEST(heap_parked, a_free_opens_it_again_while_few_are_open)
 	for (unsigned i = 0; i < count; i += PER_SLAB)
 		ASSERT_NOT_NULL(shale_alloc(s.segment, SIZE));
 	EXPECT_EQ(heap_counts(s.segment).slabs_owned, count / PER_SLAB);
-	EXPECT_LE(count_open(&s, count), HEAP_OPEN_MAX);
+	EXPECT_LE(count_open(&s, count), HEAP_OPEN_MAX + 1);
+	finish(&s);
+}
+
+TEST(heap_parked, the_slab_opened_longest_ago_is_let_go_for_another)
+{
+	struct scene s = {0};
+	unsigned slabs = 3 * HEAP_OPEN_MAX;
+
+	fill(&s, slabs * PER_SLAB);
+	/* one after the other, as a program that replaces objects at random does */
+	for (unsigned i = 0; i < slabs; i++) {
+		ASSERT_OK(shale_free(s.segment, s.blocks[i * PER_SLAB]));
+		EXPECT_EQ(state_of(&s, i * PER_SLAB), SLAB_OWNED);
+		ASSERT_TRUE(shale_alloc(s.segment, SIZE) == s.blocks[i * PER_SLAB]);
+	}
+	EXPECT_LE(count_open(&s, slabs * PER_SLAB), HEAP_OPEN_MAX + 1);
+	EXPECT_EQ(state_of(&s, 0), SLAB_PARKED);
+	EXPECT_EQ(heap_counts(s.segment).live_blocks, slabs * PER_SLAB);
 	finish(&s);
 }
 
