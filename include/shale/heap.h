@@ -87,9 +87,9 @@ SHALE_API void *shale_alloc_zeroed(struct shale_segment *segment, size_t size);
  *   EINTR      a signal handler ran
  *   ENOMEM     the block is larger than the capacity or the budget: waiting is of no use
  *   or as shale_alloc()
- * A process that frees and is killed in the middle delays the waiter by a tenth of a second at most; one
- * that is stopped, or never calls the library again, can hold back the slabs (64 KiB) from which
- * it was allocating, and no more. Who waits gets no turn: of several waiters any may be first.
+ * A process that frees and is killed in the middle delays the waiter by a tenth of a second at most. A
+ * thread may hold back the slabs (64 KiB) that it is allocating from, until it next needs another
+ * one, or for ever if it is stopped. Who waits gets no turn: of several waiters any may be first.
  * Threads and processes: safe. Since 0.1.
  */
 SHALE_API void *shale_alloc_wait(struct shale_segment *segment, size_t size, uint64_t deadline_ns);

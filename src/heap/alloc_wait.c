@@ -1,18 +1,17 @@
 /*
  * alloc_wait.c - sleeping until there is memory, and what those who free owe the sleepers.
  *
- *   waiter                                     owner of a slab, freeing a block of it
- *   w1  wanted_ns = now + 1 s                  f1  own[i] = 0
- *   w2  mark the event                         f2  into a cache: done, the fast path
- *   w3  try to allocate                        f3  wanted_ns past? done
- *   w4  sleep                                  f4  nothing lives in the slab: FREE, and wake
+ *   waiter                                     owner of a slab, freeing its last block
+ *   w1  wanted_ns = now + 1 s                  f1  the fact: free
+ *   w2  mark the event                         f2  an open slab: done, the fast path
+ *   w3  try to allocate                        f3  a parked one: FREE, and wake
+ *   w4  sleep
  *
- * A slab of somebody else's in which nothing lives is no use to the waiter before f4: only its owner
- * can let go of it. While wanted_ns says so, each free that goes past the caches asks whether it was
- * the last of its slab, and each allocation and free that leaves the fast path looks through all of
- * the lane's slabs, ten milliseconds after the last such look at the earliest (memory_look). So an
- * owner holds back what it has freed into its caches until the first of its calls that they do not
- * serve, and no other.
+ * An open slab of somebody else's is no use to the waiter, even if nothing lives in it: only its owner
+ * can let go of it. While wanted_ns says so, an allocation that the caches do not serve, and a free in
+ * a parked slab, close all open slabs of their lane, every ten milliseconds at most (memory_look), and no
+ * parked slab is opened for a free. So a lane holds back its open slabs until the first of its calls
+ * that its caches do not serve, and nothing else.
  *
  * wanted_ns is no count that a killed waiter would leave raised, and a wake does not clear it: frees
  * go on to look while the waiter that was woken finds that it needs still more. Each waiter renews it

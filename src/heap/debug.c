@@ -7,8 +7,9 @@
  * Owner:     a block's trailer belongs to who holds the block, and stays when it is free.
  * Invariant: D1 and D2 of docs/design/debug.md.
  * Ordering:  none of its own; the block's bytes go with the block.
- * Death:     between allocation and trailer: an unpublished block, freed by recovery. Between poison
- *            and free: the block lives and its trailer says DEAD, which the next free passes over.
+ * Death:     between allocation and trailer: an unpublished block, freed by recovery. In the poison: the
+ *            trailer says DYING, and nobody looks at the bytes. Between poison and free: DEAD; the
+ *            next free passes over both.
  */
 #include "heap/debug.h"
 
@@ -185,13 +186,16 @@ static void retire(struct shale_segment *view, struct lane *lane, uint64_t offse
 	struct debug_trailer trailer;
 	bool whole = debug_read(view, offset, usable, &trailer);
 
-	/* DEAD: somebody died between this and the free that was to follow */
+	/* DYING, DEAD: somebody died between this and the free that was to follow */
 	if (!whole || (trailer.magic == DEBUG_LIVE && !debug_slack_whole(view, &trailer, usable)))
 		debug_found(view, &view_hints(view)->debug_overrun, offset);
 	if (!whole)
 		trailer = debug_describe(lane, offset, 0);
+	trailer_write(view, usable, trailer, DEBUG_DYING);
+	order_for_death();
 	if (view->debug & SHALE_DEBUG_POISON)
 		memset(view_at(view, offset), DEBUG_FREED, usable - sizeof(trailer));
+	order_for_death();
 	trailer_write(view, usable, trailer, DEBUG_DEAD);
 }
 

@@ -34,13 +34,18 @@ struct debug_trailer {
 };
 _Static_assert(sizeof(struct debug_trailer) == 32, "docs/design/debug.md");
 
-enum debug_magic { DEBUG_LIVE = 0x6576694c, DEBUG_DEAD = 0x64616544, DEBUG_CARD = 0x64726143 };
+enum debug_magic {
+	DEBUG_LIVE = 0x6576694c,
+	DEBUG_DYING = 0x6e697944, /* a free has begun to fill it */
+	DEBUG_DEAD = 0x64616544,
+	DEBUG_CARD = 0x64726143
+};
 
 enum guard_state { GUARD_LIVE = 1, GUARD_FREED = 2 };
 
 struct debug_card {
 	struct debug_trailer block; /* self: 8192 .. 12287 bytes into the slab */
-	uint64_t peer_word;         /* of the process that has the guards */
+	uint64_t peer_key;          /* of the process that has the guards */
 	uint32_t pages;             /* between the guards */
 	uint32_t state;             /* enum guard_state, by CAS */
 };
@@ -68,6 +73,8 @@ void debug_found(struct shale_segment *view, uint64_t *counter, uint64_t offset)
 /* debug_guard.c */
 bool guard_wanted(struct shale_segment *view, size_t size, size_t alignment);
 int guard_alloc(struct lane *lane, size_t size, uint64_t *ret_offset);
+/* Stands for this process as a peer. */
+uint64_t guard_peer_key(const struct shale_segment *view);
 /* Frees what others have freed of this process's guarded blocks; how many. */
 unsigned guard_reap(struct lane *lane);
 /* The card of the guarded block that begins at offset, an address inside the span at `slab`. */

@@ -66,11 +66,24 @@ static uint32_t *card_state(const struct shale_segment *view, uint64_t slab)
 	return &((struct debug_card *)view_at(view, slab_offset(view, slab)))->state;
 }
 
+/* A slot's word has its generation; with the slot's number it stands for one process alone. */
+static uint64_t peer_key(uint32_t peer, uint64_t word)
+{
+	return word | (uint64_t)peer << 8;
+}
+
+uint64_t guard_peer_key(const struct shale_segment *view)
+{
+	return peer_key(view->peer, view->peer_word);
+}
+
 /* Is the process that has the guards still attached? */
 static bool installer_lives(const struct shale_segment *view, const struct debug_card *card)
 {
 	/* pairs: peer.word - a slot that has been freed and claimed again has another generation. */
-	return load_acquire(&view_peer(view, card->block.peer)->word) == card->peer_word;
+	uint64_t word = load_acquire(&view_peer(view, card->block.peer)->word);
+
+	return peer_key(card->block.peer, word) == card->peer_key;
 }
 
 /* -- guards ------------------------------------------------------------------------------------ */
@@ -125,13 +138,13 @@ static void list_disown(struct shale_segment *view)
 {
 	struct view_guards *guards = &view->guards;
 
-	if (guards->peer_word == view->peer_word)
+	if (guards->peer_key == guard_peer_key(view))
 		return;
 	for (uint32_t i = 0; i < guards->count; i++)
 		guards_remove(view, guards->blocks[i].slab, guards->blocks[i].pages,
 			      guards->blocks[i].protects);
 	guards->count = 0;
-	guards->peer_word = view->peer_word;
+	guards->peer_key = guard_peer_key(view);
 }
 
 static bool list_add(struct shale_segment *view, uint64_t slab, uint32_t pages, bool protects)
@@ -218,7 +231,7 @@ static void card_write(struct lane *lane, uint64_t slab, uint64_t offset, uint64
 {
 	struct debug_card card = {
 		.block = debug_describe(lane, offset, size),
-		.peer_word = lane->view->peer_word,
+		.peer_key = guard_peer_key(lane->view),
 		.pages = pages,
 		.state = GUARD_LIVE,
 	};
@@ -295,7 +308,7 @@ int guard_free(struct shale_segment *view, struct lane *lane, const struct block
 	/* pairs: card.state - one freer wins. */
 	if (!cas_acq_rel(card_state(view, place->slab), &live, (uint32_t)GUARD_FREED))
 		return -EALREADY;
-	if (card.peer_word == view->peer_word)
+	if (card.peer_key == guard_peer_key(view))
 		list_forget(view, place->slab);
 	else if (installer_lives(view, &card))
 		return 0;

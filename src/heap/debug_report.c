@@ -165,7 +165,7 @@ int shale_debug_stat(struct shale_segment *segment, struct shale_debug_figures *
 		.writes_after_free = load_relaxed(&hints->debug_written),
 		.writes_behind_end = load_relaxed(&hints->debug_overrun),
 		.first = {load_relaxed(&hints->debug_first)},
-		.guarded_by_this_view = segment->guards.peer_word == segment->peer_word
+		.guarded_by_this_view = segment->guards.peer_key == guard_peer_key(segment)
 						? load_relaxed(&segment->guards.count)
 						: 0,
 	};

@@ -14,6 +14,7 @@
 #include <errno.h>
 
 #include "heap/arena.h"
+#include "heap/debug.h"
 #include "heap/heap.h"
 #include "heap/large.h"
 #include "heap/purge.h"
@@ -361,6 +362,11 @@ static void count_sparse(const struct slab_view *s, struct shale_heap_figures *s
 
 static void count_span(const struct slab_view *s, struct shale_heap_figures *stat)
 {
+	struct debug_card card;
+
+	/* a guarded block that has been freed, and waits for its process to take the guards away */
+	if (s->view->debug && guard_read_slab(s->view, s->slab, &card) && card.state == GUARD_FREED)
+		return;
 	stat->spans++;
 	stat->live_blocks++;
 	stat->live_bytes += span_slab_count(s->view, s->slab) * SLAB_SIZE;

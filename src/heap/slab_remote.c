@@ -204,8 +204,12 @@ static bool collect_freed(struct shale_segment *view, uint64_t slab, const struc
 		if (!(freed[i / 64] >> (i % 64) & 1))
 			continue;
 		if (!whole || names_has(names, count, first + (uint64_t)i * bin->size)) {
-			/* come back: its free is not settled yet */
-			store_relaxed(slab_remote_hint(view, slab), (uint8_t)1);
+			/*
+			 * Come back: its free is not settled yet. Who waits for memory leaves the
+			 * hint to the freer, who sets it when the name is gone, and wakes.
+			 */
+			if (!memory_wanted(view))
+				store_relaxed(slab_remote_hint(view, slab), (uint8_t)1);
 			continue;
 		}
 		store_relaxed(own + i, (uint8_t)OWN_FREE); /* the owner's fact first */

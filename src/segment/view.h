@@ -37,11 +37,11 @@ struct view_attachment {
 
 /*
  * The guarded blocks of a debug segment that this process has allocated (heap/debug_guard.c). Under the
- * attachment's lock. `peer_word` is that of the process which installed them: a forked child's differs.
+ * attachment's lock. `peer_key` is that of the process which installed them: a forked child's differs.
  */
 #define VIEW_GUARDS 256u
 struct view_guards {
-	uint64_t peer_word;
+	uint64_t peer_key;
 	uint32_t count;
 	uint32_t turn; /* allocations, to pick one in N */
 	struct {
