@@ -243,10 +243,10 @@ static bool is_cached(struct lane *lane, unsigned index, uint64_t slab)
 }
 
 /*
- * A place in the ring for a slab that is about to be opened: that of one which is not open any more, or,
- * when `rotate`, of one that is let go now. NULL: there is none near the hand.
+ * A place in the ring for a slab that is about to be opened: that of one which is not open any more, or
+ * of one that is let go now. NULL: there is none near the hand.
  */
-static uint32_t *reopened_place(struct lane *lane, unsigned index, bool rotate)
+static uint32_t *reopened_place(struct lane *lane, unsigned index)
 {
 	struct heap_reopened *ring = &heap_lane(lane)->reopened[index];
 
@@ -256,7 +256,7 @@ static uint32_t *reopened_place(struct lane *lane, unsigned index, bool rotate)
 		ring->hand = (ring->hand + 1) % HEAP_OPEN_MAX;
 		if (*place == 0 || !is_open(lane, index, *place - 1))
 			return place;
-		if (rotate && !is_cached(lane, index, *place - 1)) {
+		if (!is_cached(lane, index, *place - 1)) {
 			slab_park(lane, index, *place - 1);
 			return place;
 		}
@@ -275,10 +275,13 @@ bool slab_reopen_for_free(struct lane *lane, struct block_place *place)
 
 	if ((place->word & SLAB_PAYLOAD_MASK) != slab_low(SLAB_PARKED, lane->index, index))
 		return false;
+	/* a burst of frees fills the LIFO and then leaves its slabs where everybody can take them */
+	if (heap_lifo_full(heap_bin(lane, index)))
+		return false;
 	/* somebody waits for memory: while it is parked, the last free is seen */
 	if (unlikely(memory_wanted(lane->view)) && memory_look(lane))
 		return false;
-	slot = reopened_place(lane, index, !heap_lifo_full(heap_bin(lane, index)));
+	slot = reopened_place(lane, index);
 	if (!slot || !reopen(lane, index, place->slab, &place->word))
 		return false;
 	*slot = (uint32_t)place->slab + 1;
