@@ -188,7 +188,12 @@ static uint64_t first_page_of(uint64_t offset)
 
 int view_collapse_arena(struct shale_segment *view, uint64_t offset)
 {
-	return os_advise(view->base + offset, ARENA_SIZE, OS_COLLAPSE);
+	int r = os_advise(view->base + offset, ARENA_SIZE, OS_COLLAPSE);
+
+	/* Linux 6.1 refuses a page that was fallocated and not touched yet, and makes it good by that */
+	if (r == -EINVAL)
+		r = os_advise(view->base + offset, ARENA_SIZE, OS_COLLAPSE);
+	return r;
 }
 
 /*
