@@ -43,12 +43,16 @@ static bool on_shmem(const struct shale_segment *view)
 #define ROOM_PART     4u
 #define ROOM_VALID_NS UINT64_C(100000000)
 
+static bool is_bound(const struct shale_segment *view)
+{
+	return view->several_nodes && view->header.placement == SHALE_PLACE_BIND;
+}
+
 /* What is needed now, and what may be committed afterwards without asking again. */
 static bool ask_room(struct shale_segment *view, uint64_t size)
 {
 	struct os_nodes nodes = wanted_nodes(view);
-	bool bound = view->several_nodes && view->header.placement == SHALE_PLACE_BIND;
-	uint64_t room = os_memory_room(bound ? &nodes : NULL), lasts;
+	uint64_t room = os_memory_room(is_bound(view) ? &nodes : NULL), lasts;
 
 	if (room < size)
 		return false;
@@ -60,13 +64,15 @@ static bool ask_room(struct shale_segment *view, uint64_t size)
 	return true;
 }
 
-/* Only for shmem: hugetlb says ENOSPC by itself. */
-static bool has_room(struct shale_segment *view, uint64_t size)
+/* Only for shmem: hugetlb says ENOSPC by itself. Tables are not bound to nodes there. */
+static bool has_room(struct shale_segment *view, uint64_t offset, uint64_t size)
 {
 	/* relaxed: as above */
 	uint64_t left = load_relaxed(&view->room_bytes);
 	uint64_t until = load_relaxed(&view->room_until_ns);
 
+	if (is_bound(view) && offset < view->heap_offset)
+		return os_memory_room(NULL) >= size;
 	if (left < size || (until != 0 && os_clock_ns() > until))
 		return ask_room(view, size);
 	store_relaxed(&view->room_bytes, left - size);
@@ -119,7 +125,8 @@ static int commit_placed(struct shale_segment *view, int fd, uint64_t offset, ui
 	int r;
 
 	/* tables that all need may lie elsewhere, arenas not */
-	if ((!possible && offset >= view->heap_offset) || (on_shmem(view) && !has_room(view, size)))
+	if ((!possible && offset >= view->heap_offset) ||
+	    (on_shmem(view) && !has_room(view, offset, size)))
 		return -ENOMEM;
 	if (possible && policy_wanted(view, home, &mode, &nodes)) {
 		r = os_numa_task_push(mode, &nodes, &saved);
@@ -181,7 +188,12 @@ static uint64_t first_page_of(uint64_t offset)
 
 int view_collapse_arena(struct shale_segment *view, uint64_t offset)
 {
-	return os_advise(view->base + offset, ARENA_SIZE, OS_COLLAPSE);
+	int r = os_advise(view->base + offset, ARENA_SIZE, OS_COLLAPSE);
+
+	/* Linux 6.1 refuses a page that was fallocated and not touched yet, and makes it good by that */
+	if (r == -EINVAL)
+		r = os_advise(view->base + offset, ARENA_SIZE, OS_COLLAPSE);
+	return r;
 }
 
 /*
@@ -190,7 +202,7 @@ int view_collapse_arena(struct shale_segment *view, uint64_t offset)
  */
 static bool commit_huge(struct shale_segment *view, int fd, uint64_t offset, uint8_t home)
 {
-	return has_room(view, ARENA_SIZE) &&
+	return has_room(view, offset, ARENA_SIZE) &&
 	       commit_placed(view, fd, first_page_of(offset), KIB(4), home) == 0 &&
 	       view_collapse_arena(view, offset) == 0;
 }

@@ -1,4 +1,5 @@
 /* heap_placement.c - which arenas become huge pages, and that moving and looking keep to their errors. */
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,9 +18,15 @@ static struct shale_segment_figures figures_of(struct shale_segment *segment)
 	return figures;
 }
 
+/* And on one node, if there are several: a thread that moves begins another arena. */
 static void need_collapse(void)
 {
 	struct os_feature_report report;
+	cpu_set_t here;
+
+	CPU_ZERO(&here);
+	CPU_SET((unsigned)sched_getcpu(), &here);
+	ASSERT_SYS(sched_setaffinity(0, sizeof(here), &here));
 
 	ASSERT_OK(os_probe(OS_FEATURE_COLLAPSE, &report));
 	if (report.status != OS_OK)

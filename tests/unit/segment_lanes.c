@@ -38,8 +38,14 @@ static uintptr_t enter_in_thread(struct shale_segment *segment)
 TEST(segment_lanes, thread_end_parks_and_the_next_takes_it_up)
 {
 	struct shale_segment *segment = segment_make(SHALE_PAGES_4K);
-	uintptr_t first = enter_in_thread(segment);
+	uintptr_t first;
+	cpu_set_t here;
 
+	/* of several NUMA nodes each has its own parked lanes */
+	CPU_ZERO(&here);
+	CPU_SET((unsigned)sched_getcpu(), &here);
+	ASSERT_SYS(sched_setaffinity(0, sizeof(here), &here));
+	first = enter_in_thread(segment);
 	EXPECT_EQ(enter_in_thread(segment), first);
 	EXPECT_EQ((uintptr_t)enter(segment), first);
 	EXPECT_NE(enter_in_thread(segment), first);
