@@ -11,6 +11,7 @@
 #include <stddef.h>
 
 #include "channel/channel.h"
+#include "heap/debug.h"
 #include "heap/heap_check.h"
 #include "heap/heap_recovery.h"
 #include "heap/placement.h"
@@ -30,8 +31,13 @@ const struct recovery_step recovery_steps[] = {
 };
 
 const struct check_step check_steps[] = {
-	{"segment", segment_check}, {"heap", heap_check},       {"roots", roots_check},
-	{"map", map_check},         {"channel", channel_check}, {NULL, NULL},
+	{"segment", segment_check},
+	{"heap", heap_check},
+	{"roots", roots_check},
+	{"map", map_check},
+	{"channel", channel_check},
+	{"debug", debug_check},
+	{NULL, NULL},
 };
 
 void segment_stat_fill(struct shale_segment *view, struct shale_segment_figures *stat)

@@ -68,6 +68,7 @@ const char *cli_placement_name(enum shale_placement placement);
 /* The commands. */
 int cmd_check(const struct cli_arguments *arguments);
 int cmd_doctor(const struct cli_arguments *arguments);
+int cmd_heap(const struct cli_arguments *arguments);
 int cmd_help(const struct cli_arguments *arguments);
 int cmd_numa(const struct cli_arguments *arguments);
 int cmd_stat(const struct cli_arguments *arguments);

@@ -33,6 +33,19 @@ const struct cli_command cli_commands[] = {
 		.run = cmd_stat,
 	},
 	{
+		.name = "heap",
+		.usage = "shale heap [--json] TARGET",
+		.summary = "the live blocks of a segment by size, and by who allocated them",
+		.help = "Prints how many blocks of each size live, what was asked for and what "
+			"is\n"
+			"unused of them, and who allocated most. Sizes asked for and owners are "
+			"known\n"
+			"of segments that were made with debug flags (shale_debug(3)).\n"
+			"Attaches read-only. Exit 0, or 2 when there is no segment to look at.",
+		.takes = CLI_TAKES_OPERAND | CLI_NEEDS_OPERAND,
+		.run = cmd_heap,
+	},
+	{
 		.name = "check",
 		.usage = "shale check [--json] [--recover] TARGET",
 		.summary = "every broken invariant of a segment, or: clean",

@@ -79,6 +79,22 @@ SHALE_API void *shale_alloc_aligned(struct shale_segment *segment, size_t size, 
 SHALE_API void *shale_alloc_zeroed(struct shale_segment *segment, size_t size);
 
 /*
+ * The same as shale_alloc(), but where that would say ENOMEM it sleeps until others have freed memory
+ * or the budget has grown, and tries again. `deadline_ns` as in shale/wait.h: an absolute time of
+ * CLOCK_MONOTONIC, SHALE_NO_DEADLINE or SHALE_NO_WAIT.
+ * Returns NULL with errno
+ *   ETIMEDOUT  the deadline passed
+ *   EINTR      a signal handler ran
+ *   ENOMEM     the block is larger than the capacity or the budget: waiting is of no use
+ *   or as shale_alloc()
+ * A process that frees and is killed in the middle delays the waiter by a tenth of a second at most; one
+ * that is stopped, or never calls the library again, can hold back the slabs (64 KiB) from which
+ * it was allocating, and no more. Who waits gets no turn: of several waiters any may be first.
+ * Threads and processes: safe. Since 0.1.
+ */
+SHALE_API void *shale_alloc_wait(struct shale_segment *segment, size_t size, uint64_t deadline_ns);
+
+/*
  * Makes the block at ptr hold at least `size` bytes; its first bytes are kept. Returns ptr, or the
  * address of a new block with the same contents after freeing the old one, or NULL with errno, and
  * then the old block is untouched. A published block keeps being published only if it is not moved:

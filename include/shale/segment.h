@@ -45,18 +45,28 @@ struct shale_nodes {
 	uint64_t bits[16];
 };
 
+/* What a segment does to find mistakes of the programs that use it: shale/debug.h. Since 0.1. */
+enum shale_debug {
+	SHALE_DEBUG_GUARD = 1,  /* inaccessible pages around one block in guard_sample */
+	SHALE_DEBUG_POISON = 2, /* freed bytes are overwritten and looked at later */
+	SHALE_DEBUG_OWNER = 4,  /* who allocated what; kept with any of the flags */
+};
+
 /* Every zero member means the default. Set `size` to sizeof(struct ...). Since 0.1. */
 struct shale_segment_options {
 	size_t size;
 	uint64_t capacity_bytes; /* heap bytes at most; multiple of 2 MiB after rounding up;
 				    default 64 GiB, range 2 MiB .. 16 TiB; address space, not memory */
-	uint64_t budget_bytes;   /* memory committed at most, metadata included; 0 = capacity */
+	uint64_t budget_bytes;   /* memory committed at most, metadata included; 0 = capacity;
+				    shale_segment_set_budget() changes it */
 	const char *label;       /* for people, at most 31 bytes are kept; default "shale" */
 	enum shale_pages pages;
 	enum shale_placement placement;
 	struct shale_nodes nodes; /* for every placement but LOCAL */
 	char *reason;             /* when set: receives one line that explains a failure */
 	size_t reason_size;
+	uint32_t debug;        /* enum shale_debug, a sum; slows every call down */
+	uint32_t guard_sample; /* one block in so many is guarded; default 64 */
 };
 
 /* Set `size` to sizeof(struct ...). Since 0.1. */
@@ -168,6 +178,15 @@ struct shale_segment_figures {
 /* Fills *ret_stat. -EINVAL: its size is unknown. Threads and processes: safe. Since 0.1. */
 SHALE_API int shale_segment_stat(struct shale_segment *segment,
 				 struct shale_segment_figures *ret_stat);
+
+/*
+ * Sets how much memory may be committed at most, metadata included, from now on; 0 means as much as
+ * the capacity needs. Holds for every process; the last call counts. What is committed already stays,
+ * above the budget too. A larger budget wakes those who wait in shale_alloc_wait().
+ * -EINVAL below the least that a segment with such pages needs; -EROFS the view is read-only.
+ * Threads and processes: safe. Since 0.1.
+ */
+SHALE_API int shale_segment_set_budget(struct shale_segment *segment, uint64_t budget_bytes);
 
 /* First byte of the mapping in this process. Threads: safe. Since 0.1. */
 SHALE_API void *shale_segment_base(const struct shale_segment *segment);

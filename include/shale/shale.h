@@ -8,6 +8,7 @@
 #define SHALE_SHALE_H
 
 #include <shale/channel.h>
+#include <shale/debug.h>
 #include <shale/doctor.h>
 #include <shale/heap.h>
 #include <shale/keeper.h>

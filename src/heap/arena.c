@@ -20,9 +20,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include "heap/debug.h"
 #include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/memory_wait.h"
 #include "heap/placement.h"
 #include "heap/rank.h"
 #include "heap/slab.h"
@@ -343,6 +345,8 @@ static int slab_take(struct lane *lane, const struct bin_info *bin, uint64_t sla
 	if (slab_word_state(before) != SLAB_FREE || !cas_seq_cst(word, &before, claimed))
 		return -EAGAIN;
 	r = slab_equip(lane, bin, slab);
+	if (view->debug)
+		debug_slab_taken(view, slab, claimed);
 	after = slab_word_next(claimed, r < 0 ? slab_low(SLAB_FREE, 0, 0)
 					      : slab_low(SLAB_OWNED, lane->index, (unsigned)index));
 	/* a CLAIMED word is changed by the lane that it names, or by that lane's recovery */
@@ -371,6 +375,7 @@ void arena_note_free(struct shale_segment *view, uint64_t slab)
 {
 	if (rank_update(view, slab / SLABS_PER_ARENA) == RANK_EMPTY)
 		giveback_note_empty(view, slab / SLABS_PER_ARENA);
+	memory_freed(view);
 }
 
 /* The lane goes on in the arena of its last slab, unless that is empty or on another node. */

@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <stddef.h>
 
+#include "heap/debug.h"
 #include "heap/heap.h"
 #include "heap/large.h"
 #include "heap/slab.h"
@@ -104,7 +105,10 @@ static int find_once(struct shale_segment *view, uint64_t offset, struct block_p
 	state = slab_word_state(place.word);
 	if (state == SLAB_SPAN) {
 		*ret_place = place;
-		return offset % SLAB_SIZE == 0 ? 0 : -EINVAL;
+		return offset % SLAB_SIZE == 0 ||
+				       guard_read(view, place.slab, offset, &(struct debug_card){0})
+			       ? 0
+			       : -EINVAL;
 	}
 	if (state != SLAB_OWNED && state != SLAB_PARKED && state != SLAB_ORPHAN)
 		return state == SLAB_BODY || offset % 16 != 0 ? -EINVAL : -EALREADY;

@@ -20,6 +20,7 @@
 
 #include "heap/block.h"
 #include "heap/heap_lane.h"
+#include "heap/memory_wait.h"
 #include "heap/parked.h"
 #include "heap/slab.h"
 
@@ -44,11 +45,18 @@ static inline bool witness_lives(const struct arena_shm *arena, unsigned slab,
 	       load_relaxed(own + bin->half + witness) != SHARED_FREED;
 }
 
-static inline void note_freed(uint8_t *hint)
+/* The first one since its owner looked: the owner may wait for it. */
+static SHALE_COLD void note_first(const struct shale_segment *view, uint8_t *hint)
+{
+	store_relaxed(hint, (uint8_t)1);
+	memory_freed(view);
+}
+
+static inline void note_freed(const struct shale_segment *view, uint8_t *hint)
 {
 	/* a hint; a collect in between may have cleared it */
 	if (load_relaxed(hint) == 0)
-		store_relaxed(hint, (uint8_t)1);
+		note_first(view, hint);
 }
 
 int block_free_elsewhere(struct shale_segment *view, struct lane *lane, const void *block)
@@ -84,7 +92,7 @@ int block_free_elsewhere(struct shale_segment *view, struct lane *lane, const vo
 	store_release(&lane->shm->freeing, UINT64_C(0));
 	if (unlikely(before == SHARED_FREED))
 		return -EALREADY;
-	note_freed(&arena->remote_hint[inside]);
+	note_freed(view, &arena->remote_hint[inside]);
 	if (slab_word_state(word) != SLAB_OWNED && !witness_lives(arena, inside, bin, own))
 		slab_look_again(lane, slab);
 	return 0;

@@ -23,6 +23,7 @@
 #include "heap/arena.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/memory_wait.h"
 #include "heap/pin.h"
 #include "heap/purge.h"
 #include "heap/rank.h"
@@ -328,6 +329,8 @@ void giveback_arenas(struct lane *lane, const struct giveback_wish *wish,
 	/* a larger page holds several arenas, which are not empty together */
 	if (view->page_size <= ARENA_SIZE && (wish->asked || !map_forbids(view)))
 		walk_empty(&batch);
+	if (done.arenas > 0)
+		memory_freed(view); /* within the budget there is room again */
 	/* statistics */
 	(void)fetch_add_relaxed(&view_hints(view)->returned_bytes, done.arenas * ARENA_SIZE);
 	(void)fetch_add_relaxed(&view_hints(view)->releases, done.arenas);

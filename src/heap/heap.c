@@ -21,9 +21,11 @@
 #include <shale/heap.h>
 
 #include "heap/block.h"
+#include "heap/debug.h"
 #include "heap/elsewhere.h"
 #include "heap/heap_lane.h"
 #include "heap/large.h"
+#include "heap/memory_wait.h"
 #include "heap/parked.h"
 #include "heap/slab.h"
 #include "segment/recovery.h"
@@ -124,7 +126,7 @@ static int alloc_span(struct lane *lane, size_t size, size_t alignment, uint64_t
 	return r < 0 ? r : span_alloc(lane, size, alignment, false, ret_offset);
 }
 
-int heap_alloc_aligned(struct lane *lane, size_t size, size_t alignment, uint64_t *ret_offset)
+int heap_alloc_raw(struct lane *lane, size_t size, size_t alignment, uint64_t *ret_offset)
 {
 	unsigned char *block;
 	int error = -ENOMEM;
@@ -136,6 +138,13 @@ int heap_alloc_aligned(struct lane *lane, size_t size, size_t alignment, uint64_
 		return error;
 	*ret_offset = (uint64_t)(block - lane->view->base);
 	return 0;
+}
+
+int heap_alloc_aligned(struct lane *lane, size_t size, size_t alignment, uint64_t *ret_offset)
+{
+	if (unlikely(lane->view->debug != 0))
+		return debug_alloc(lane, size, alignment, false, ret_offset);
+	return heap_alloc_raw(lane, size, alignment, ret_offset);
 }
 
 int heap_alloc_block(struct lane *lane, size_t size, uint64_t *ret_offset)
@@ -151,7 +160,8 @@ static SHALE_COLD void *alloc_any(struct shale_segment *segment, size_t size, si
 	int r = lane_enter(segment, &lane);
 
 	if (r == 0)
-		r = heap_alloc_aligned(lane, size, alignment, &offset);
+		r = segment->debug ? debug_alloc(lane, size, alignment, true, &offset)
+				   : heap_alloc_raw(lane, size, alignment, &offset);
 	if (r < 0) {
 		errno = -r;
 		return NULL;
@@ -215,7 +225,7 @@ void *shale_alloc_zeroed(struct shale_segment *segment, size_t size)
 	struct lane *lane;
 	void *block;
 
-	if (size > BIN_SIZE_MAX)
+	if (size > BIN_SIZE_MAX && segment->debug == 0)
 		return heap_alloc_zeroed_span(segment, size);
 	if (likely(lane_last(segment, &lane))) {
 		bin = heap_bin(lane, bin_of_size(size));
@@ -340,18 +350,24 @@ static SHALE_COLD int free_any(struct shale_segment *view, struct lane *lane, ui
 	return block_free_named(view, lane, lane->index, &place);
 }
 
-int heap_free_block(struct shale_segment *view, struct lane *lane, uint64_t offset)
+int heap_free_raw(struct shale_segment *view, struct lane *lane, uint64_t offset)
 {
 	void *block = view_at(view, offset);
 	struct heap_bin *bin;
 	uint8_t *own;
-
 	int r;
 
 	if (likely(is_own(lane, block, &bin, &own)))
 		return bin_free(view, lane, bin, block, own);
 	r = block_free_elsewhere(view, lane, block);
 	return r != -EAGAIN ? r : free_any(view, lane, offset);
+}
+
+int heap_free_block(struct shale_segment *view, struct lane *lane, uint64_t offset)
+{
+	if (unlikely(view->debug != 0))
+		return debug_free(view, lane, offset);
+	return heap_free_raw(view, lane, offset);
 }
 
 int heap_free_for(struct shale_segment *view, uint32_t dead_lane, uint64_t offset)
@@ -413,7 +429,7 @@ size_t shale_usable_size(struct shale_segment *segment, const void *ptr)
 
 	if (offset == 0 || heap_block_state(segment, offset, &usable) < HEAP_BLOCK_LIVE)
 		return 0;
-	return usable;
+	return segment->debug ? debug_usable(segment, offset) : usable;
 }
 
 shale_ref shale_ref_of(const struct shale_segment *segment, const void *ptr)

@@ -25,6 +25,12 @@ int heap_alloc_aligned(struct lane *lane, size_t size, size_t alignment, uint64_
 void *heap_alloc_zeroed_span(struct shale_segment *view, size_t size);
 
 /*
+ * The same two and heap_free_block() without the debug aids, which call them (heap/debug.h).
+ */
+int heap_alloc_raw(struct lane *lane, size_t size, size_t alignment, uint64_t *ret_offset);
+int heap_free_raw(struct shale_segment *view, struct lane *lane, uint64_t offset);
+
+/*
  * Frees the block that starts at offset, whoever owns its slab. lane is the calling thread's.
  * -EINVAL not a block start, -EALREADY not live.
  */

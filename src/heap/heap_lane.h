@@ -85,6 +85,7 @@ struct heap_lane {
 	uint64_t own_word;      /* state and lane bits that mark a slab as ours; 0: not set up */
 	uint64_t arena_current; /* where the last free slab was found */
 	uint32_t orphans_swept; /* value of the orphan hint when empty ones were last looked for */
+	uint64_t looked_ns;     /* when it last looked through its slabs because somebody waited */
 	uint64_t left_slab;     /* 1 + a dead slab that a name kept us from taking; 0: none */
 	uint32_t frees;         /* in slabs that were let go */
 	bool taken_fresh; /* the slab taken last had not been written since it was committed */

@@ -29,12 +29,14 @@
 #include <string.h>
 
 #include "heap/arena.h"
+#include "heap/debug.h"
 #include "heap/block.h"
 #include "heap/facts.h"
 #include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/large.h"
+#include "heap/memory_wait.h"
 #include "heap/names.h"
 #include "heap/parked.h"
 #include "heap/publish.h"
@@ -436,6 +438,9 @@ int heap_settle_slabs(struct shale_segment *view, uint32_t lane)
 		settle_arena(view, lane, arena);
 	for (uint64_t slab = 0; slab < high * SLABS_PER_ARENA; slab++)
 		later |= settle_word(view, lane, slab);
+	if (view->debug)
+		guard_settle(view, lane);
+	memory_freed(view);
 	return later;
 }
 

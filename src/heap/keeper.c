@@ -55,6 +55,7 @@ struct keeper {
 	struct os_uring ring;
 	uint32_t bell;          /* a futex of the process: enum bell */
 	bool active;            /* callers have been at work lately */
+	bool purge_later;       /* the last purge has seen what was not old enough */
 	uint64_t recover_at_ns; /* not before */
 	uint32_t taken_ms;      /* the tick after which cached spans were taken apart */
 	/* for the status */
@@ -259,20 +260,26 @@ static void look_for_activity(struct keeper *keeper, struct lane *lane)
  */
 static uint32_t purge(struct keeper *keeper, struct lane *lane, bool pressed)
 {
+	bool later = false;
 	struct purge_limits limits = {
+		.ret_later = &later,
 		.unchanged_ms = pressed ? 0 : 2 * keeper->options.decay_ms / LOOKS_PER_DECAY,
 		.facts = true,
 		.max_bytes = PURGE_BYTES,
 	};
 	int64_t bytes;
 
-	if (asked(keeper, SHALE_KEEPER_NO_PURGE) || !(pressed || keeper->active))
+	if (asked(keeper, SHALE_KEEPER_NO_PURGE) ||
+	    !(pressed || keeper->active || keeper->purge_later))
 		return GIVEBACK_NEVER;
 	bytes = purge_run(lane, &limits);
 	note_error(keeper, bytes < 0 ? (int)bytes : 0);
 	if (bytes > 0)
 		add(&keeper->purged_bytes, (uint64_t)bytes);
-	return bytes >= (int64_t)PURGE_BYTES ? 0 : GIVEBACK_NEVER;
+	keeper->purge_later = later;
+	if (bytes >= (int64_t)PURGE_BYTES)
+		return 0;
+	return later ? keeper->options.decay_ms / LOOKS_PER_DECAY : GIVEBACK_NEVER;
 }
 
 /* What an acting keeper does; milliseconds until there is more. */

@@ -121,29 +121,36 @@ static uint64_t names_together(const struct lane_shm *lane)
 	return all;
 }
 
+/* A guarded block's name is an offset inside the head of its span. */
+static bool names_head(const uint64_t *name, uint64_t offset)
+{
+	return load_relaxed(name) - offset < SLAB_SIZE; /* its lane is us, or dead */
+}
+
 bool span_named(const struct lane_shm *lane, uint64_t offset)
 {
 	bool named;
 
 	if (names_together(lane) == 0)
 		return false;
-	named = load_relaxed(&lane->freeing) == offset; /* as above */
+	named = names_head(&lane->freeing, offset);
 	for (unsigned i = 0; i < 2; i++)
-		named |= load_relaxed(&lane->intent.block[i]) == offset; /* as above */
+		named |= names_head(&lane->intent.block[i], offset);
 	for (unsigned i = 0; i < LANE_RETIRED; i++)
-		named |= load_relaxed(&lane->retired[i]) == offset; /* as above */
+		named |= names_head(&lane->retired[i], offset);
 	return named;
 }
 
 void span_unname(struct lane_shm *lane, uint64_t offset)
 {
-	if (load_relaxed(&lane->freeing) == offset) /* its lane is us, or dead */
+	/* relaxed: as above */
+	if (names_head(&lane->freeing, offset))
 		store_relaxed(&lane->freeing, UINT64_C(0));
 	for (unsigned i = 0; i < 2; i++)
-		if (load_relaxed(&lane->intent.block[i]) == offset) /* as above */
+		if (names_head(&lane->intent.block[i], offset))
 			store_relaxed(&lane->intent.block[i], UINT64_C(0));
 	for (unsigned i = 0; i < LANE_RETIRED; i++)
-		if (load_relaxed(&lane->retired[i]) == offset) /* as above */
+		if (names_head(&lane->retired[i], offset))
 			store_relaxed(&lane->retired[i], UINT64_C(0));
 }
 

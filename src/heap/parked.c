@@ -40,6 +40,7 @@
 #include "heap/facts.h"
 #include "heap/giveback.h"
 #include "heap/heap_lane.h"
+#include "heap/memory_wait.h"
 #include "heap/names.h"
 #include "heap/slab.h"
 #include "heap/sparse.h"
@@ -226,6 +227,9 @@ bool slab_reopen_for_free(struct lane *lane, struct block_place *place)
 
 	if ((place->word & SLAB_PAYLOAD_MASK) != slab_low(SLAB_PARKED, lane->index, index) ||
 	    heap_bin(lane, index)->open_count >= HEAP_OPEN_MAX)
+		return false;
+	/* somebody waits for memory: while it is parked, the last free is seen */
+	if (unlikely(memory_wanted(lane->view)) && memory_look(lane))
 		return false;
 	return reopen(lane, index, place->slab, &place->word);
 }

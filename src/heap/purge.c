@@ -47,6 +47,7 @@ struct purge {
 	uint32_t sparse;  /* ... and its facts are in the arena's entry */
 	uint32_t claimed; /* bit s: CLAIMED by us, was FREE */
 	uint32_t wiped;   /* bit s: ... and all its pages were punched by us */
+	bool spent;       /* as many bytes as the caller allows: from here on only looks */
 	int fd;
 	int error;
 	int64_t bytes; /* given back */
@@ -275,10 +276,13 @@ static bool look_arena(struct purge *p, const struct purge_limits *limits)
 		look_slab(p, s, &sight);
 	gain = limits->facts && facts_to_gain(p, &sight);
 	/* an empty arena goes back as a whole, or is kept as it is; its facts go after it */
-	if (committed == (sight.empty == UINT32_MAX))
+	if (committed == (sight.empty == UINT32_MAX) || !(gain || (committed && sight.pages)))
 		return false;
-	return (gain || (committed && sight.pages)) &&
-	       unchanged_long_enough(p, sight.sum, limits->unchanged_ms);
+	if (unchanged_long_enough(p, sight.sum, limits->unchanged_ms))
+		return true;
+	if (limits->ret_later)
+		*limits->ret_later = true;
+	return false;
 }
 
 /* -- holding ----------------------------------------------------------------------------------- */
@@ -558,8 +562,15 @@ static void purge_arena(struct purge *p, const struct purge_limits *limits)
 {
 	int r;
 
-	if (!look_arena(p, limits) || !purge_open(p) ||
-	    !lease_take(p->lane, p->number, LEASE_CONVERT))
+	if (!look_arena(p, limits))
+		return;
+	if (p->spent) {
+		/* it has been looked at, so that it is old enough in time */
+		if (limits->ret_later)
+			*limits->ret_later = true;
+		return;
+	}
+	if (!purge_open(p) || !lease_take(p->lane, p->number, LEASE_CONVERT))
 		return;
 	if (arena_is_pinned(p->view, p->number)) {
 		lease_drop(p->view, p->number);
@@ -591,8 +602,7 @@ int64_t purge_run(struct lane *lane, const struct purge_limits *limits)
 		p.bytes = 0;
 		purge_arena(&p, limits);
 		bytes += p.bytes;
-		if (limits->max_bytes != 0 && (uint64_t)bytes >= limits->max_bytes)
-			break;
+		p.spent = limits->max_bytes != 0 && (uint64_t)bytes >= limits->max_bytes;
 	}
 	/* statistics */
 	(void)fetch_add_relaxed(&view_hints(view)->purged_bytes, (uint64_t)bytes);

@@ -15,7 +15,8 @@
 struct purge_limits {
 	uint32_t unchanged_ms; /* only arenas in which nothing has changed for so long; 0: all */
 	bool facts;            /* facts of slabs with few live blocks, too */
-	uint64_t max_bytes;    /* stop after so many; 0: no limit */
+	uint64_t max_bytes;    /* stop after so many, and only look at the rest; 0: no limit */
+	bool *ret_later; /* may be NULL: something will be worth purging when it is old enough */
 };
 
 /*

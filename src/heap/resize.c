@@ -21,6 +21,7 @@
 
 #include "heap/arena.h"
 #include "heap/block.h"
+#include "heap/debug.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/large.h"
@@ -257,6 +258,8 @@ void *shale_resize(struct shale_segment *segment, void *ptr, size_t size)
 		errno = -r;
 		return NULL;
 	}
+	if (segment->debug)
+		return debug_resize(segment, ptr, size);
 	if (!place.bin)
 		return resize_span(lane, ptr, &place, usable, size);
 	return resize_small(segment, ptr, state == HEAP_BLOCK_PUBLISHED, usable, size);

@@ -22,6 +22,7 @@
 #include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/memory_wait.h"
 #include "heap/parked.h"
 #include "heap/sparse.h"
 #include "segment/recovery.h"
@@ -432,6 +433,14 @@ static bool take_last_resort(struct lane *lane, unsigned index, int *ret_error)
 	return *ret_error == -ENOMEM && take_hidden(lane, index, ret_error);
 }
 
+/* The current slab has no more. */
+static bool take_other(struct lane *lane, unsigned index, int *ret_error)
+{
+	(void)memory_look(lane);
+	return walk_owned(lane, index, WALK_LIMIT) || adopt_any(lane, index) ||
+	       take_new(lane, index, false, ret_error) || take_last_resort(lane, index, ret_error);
+}
+
 unsigned char *slab_alloc_slow(struct lane *lane, unsigned index, int *ret_error)
 {
 	struct heap_bin *bin = heap_bin(lane, index);
@@ -442,9 +451,7 @@ unsigned char *slab_alloc_slow(struct lane *lane, unsigned index, int *ret_error
 		heap_lane(lane)->left_slab = 0;
 		slab_look_again(lane, left - 1);
 	}
-	if (!scan_current(lane, index) && !walk_owned(lane, index, WALK_LIMIT) &&
-	    !adopt_any(lane, index) && !take_new(lane, index, false, ret_error) &&
-	    !take_last_resort(lane, index, ret_error))
+	if (!scan_current(lane, index) && !take_other(lane, index, ret_error))
 		return NULL;
 	first = lowest_bit(bin->mask);
 	bin->mask &= bin->mask - 1;

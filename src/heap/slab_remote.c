@@ -36,6 +36,7 @@
 #include "heap/giveback.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
+#include "heap/memory_wait.h"
 #include "heap/names.h"
 #include "heap/parked.h"
 #include "heap/slab.h"
@@ -123,8 +124,10 @@ static void free_tell(struct shale_segment *view, struct lane *lane, uint32_t in
 	enum slab_state state = slab_word_state(place->word);
 
 	/* a hint; a collect in between may have cleared it */
-	if (load_relaxed(hint) == 0)
+	if (load_relaxed(hint) == 0) {
 		store_relaxed(hint, (uint8_t)1);
+		memory_freed(view); /* the owner may wait for this one */
+	}
 	if (state != SLAB_PARKED && state != SLAB_ORPHAN)
 		return;
 	/* what it leaves may be worth purging */

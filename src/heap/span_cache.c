@@ -20,6 +20,7 @@
 #include "heap/giveback.h"
 #include "heap/heap_lane.h"
 #include "heap/large.h"
+#include "heap/memory_wait.h"
 #include "heap/slab.h"
 
 /* -- the list ---------------------------------------------------------------------------------- */
@@ -167,6 +168,9 @@ int span_cache_free(struct lane *lane, uint64_t slab, uint64_t word)
 		/* pairs: slab.word - nobody but us changes our SPAN_CLAIM. */
 		(void)cas_acq_rel(slab_word(view, slab), &claim, word);
 	}
+	/* somebody who waits for memory takes it apart; looked at behind the change of the word */
+	if (unlikely(memory_wanted(view)))
+		memory_freed(view);
 	keep(lane, slab, length, word);
 	return 0;
 }

@@ -47,6 +47,7 @@ static const char *const call_names[OS_CALL_COUNT] = {
 	[OS_CALL_MMAP] = "mmap",
 	[OS_CALL_MUNMAP] = "munmap",
 	[OS_CALL_MADVISE] = "madvise",
+	[OS_CALL_MPROTECT] = "mprotect",
 	[OS_CALL_MINCORE] = "mincore",
 	[OS_CALL_FUTEX_WAIT] = "futex_wait",
 	[OS_CALL_FUTEX_WAKE] = "futex_wake",

@@ -151,6 +151,10 @@ int os_unmap(void *base, size_t size)
 
 /* ---- advise ---------------------------------------------------------------------------------- */
 
+/* Newer than the C library's headers. */
+#define GUARD_INSTALL 102
+#define GUARD_REMOVE  103
+
 static int advice_number(enum os_advice advice)
 {
 	switch (advice) {
@@ -170,6 +174,10 @@ static int advice_number(enum os_advice advice)
 		return MADV_POPULATE_READ;
 	case OS_POPULATE_WRITE:
 		return MADV_POPULATE_WRITE;
+	case OS_GUARD_INSTALL:
+		return GUARD_INSTALL;
+	case OS_GUARD_REMOVE:
+		return GUARD_REMOVE;
 	}
 	return -EINVAL;
 }
@@ -186,6 +194,11 @@ int os_advise(void *base, size_t size, enum os_advice advice)
 	if (r == -EFAULT && (advice == OS_POPULATE_READ || advice == OS_POPULATE_WRITE))
 		return -ENOMEM;
 	return r;
+}
+
+int os_protect(void *base, size_t size, bool accessible)
+{
+	return sys_mprotect(base, size, accessible ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
 int os_resident(void *base, size_t size, unsigned char *ret_there)

@@ -49,6 +49,7 @@ enum os_call {
 	OS_CALL_MMAP,
 	OS_CALL_MUNMAP,
 	OS_CALL_MADVISE,
+	OS_CALL_MPROTECT,
 	OS_CALL_MINCORE,
 	OS_CALL_FUTEX_WAIT,
 	OS_CALL_FUTEX_WAKE,
@@ -259,7 +260,9 @@ enum os_advice {
 	OS_DONTNEED,
 	OS_DONTDUMP,
 	OS_POPULATE_READ,
-	OS_POPULATE_WRITE
+	OS_POPULATE_WRITE,
+	OS_GUARD_INSTALL, /* touching the pages is SIGSEGV; kernel 6.15 for shared memory */
+	OS_GUARD_REMOVE
 };
 /*
  * madvise on whole pages.
@@ -272,6 +275,8 @@ enum os_advice {
  *   -EPERM    POPULATE_WRITE where a seal forbids it; -EHWPOISON a bad page in the range
  */
 int os_advise(void *base, size_t size, enum os_advice advice);
+/* Lets this process read and write the pages, or not touch them. -ENOMEM: would split too many mappings. */
+int os_protect(void *base, size_t size, bool accessible);
 
 /*
  * Which 4 KiB pages of a mapping of shmem are in memory; ret_there[i] is 1 or 0. Touches nothing and

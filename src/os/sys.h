@@ -260,6 +260,13 @@ static inline int sys_madvise(void *base, size_t size, int advice)
 	return r < 0 ? r : sys_result(madvise(base, size, advice));
 }
 
+static inline int sys_mprotect(void *base, size_t size, int protection)
+{
+	int r = os_fault(OS_CALL_MPROTECT);
+
+	return r < 0 ? r : sys_result(mprotect(base, size, protection));
+}
+
 static inline int sys_mincore(void *base, size_t size, unsigned char *ret_there)
 {
 	int r = os_fault(OS_CALL_MINCORE);

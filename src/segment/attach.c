@@ -25,7 +25,7 @@
 #define OPTIONS_FIRST_SIZE (offsetof(struct shale_attach_options, reason_size) + sizeof(size_t))
 
 #define FEATURES_INCOMPAT  UINT64_C(0) /* that this library knows */
-#define FEATURES_RO_COMPAT UINT64_C(0)
+#define FEATURES_RO_COMPAT FEATURES_DEBUG
 
 /* What kind of file is it? Fills fd, dev and ino of the view. */
 static int attach_identify(struct shale_segment *view, int fd, struct os_memfd_info *info,
@@ -219,6 +219,7 @@ static int attach_validate(struct shale_segment *view, int fd, struct reason rea
 	view_set_geometry(view, &geometry);
 	view->budget_bytes = view->header.budget_bytes;
 	view->hash_seed = view->header.hash_seed;
+	view_set_debug(view);
 	return 0;
 }
 

@@ -248,11 +248,12 @@ bool view_budget_allows(struct shale_segment *view, uint64_t extra_bytes)
 {
 	struct shale_segment_figures stat = {.size = sizeof(stat)};
 
-	if (view->budget_bytes >= view->file_size)
+	uint64_t budget = view_budget(view);
+
+	if (budget >= view->file_size)
 		return true;
 	stat.metadata_bytes = view_metadata_bytes(view);
 	stat.committed_bytes = stat.metadata_bytes;
 	segment_stat_fill(view, &stat);
-	return stat.committed_bytes <= view->budget_bytes &&
-	       extra_bytes <= view->budget_bytes - stat.committed_bytes;
+	return stat.committed_bytes <= budget && extra_bytes <= budget - stat.committed_bytes;
 }

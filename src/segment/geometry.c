@@ -142,6 +142,15 @@ uint64_t geometry_metadata_bytes(const struct geometry *geometry, uint32_t lane_
 	return bytes;
 }
 
+uint64_t geometry_least_budget(const struct geometry *geometry)
+{
+	uint64_t page = geometry->page_size;
+	uint64_t long_facts = LONG_FACTS_ARENA / SLABS_PER_ARENA;
+
+	return geometry_metadata_bytes(geometry, 1, 1) + page +
+	       (page > ARENA_SIZE ? page : ARENA_SIZE) + (page > long_facts ? page : long_facts);
+}
+
 struct geometry geometry_of_view(const struct shale_segment *view)
 {
 	return (struct geometry){

@@ -41,6 +41,9 @@ uint64_t geometry_layout_hash(void);
 uint64_t geometry_metadata_bytes(const struct geometry *geometry, uint32_t lane_high,
 				 uint32_t arena_high);
 
+/* A budget must at least hold the first pages, an arena, and the tables of that arena. */
+uint64_t geometry_least_budget(const struct geometry *geometry);
+
 /* The same numbers out of a view. */
 struct geometry geometry_of_view(const struct shale_segment *view);
 

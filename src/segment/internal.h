@@ -30,7 +30,8 @@ int view_new(struct shale_segment **ret_view);
 void view_free(
 	struct shale_segment *view); /* unmaps, closes, forgets: what there is; NULL is ignored */
 void view_set_geometry(struct shale_segment *view, const struct geometry *geometry);
-int view_map(struct shale_segment *view); /* needs fd, read_only and geometry */
+void view_set_debug(struct shale_segment *view); /* out of the checked header */
+int view_map(struct shale_segment *view);        /* needs fd, read_only and geometry */
 void view_register(struct shale_segment *view);
 int view_place(struct shale_segment *view); /* the placement of the header over the mapping */
 /* Locks out view_register and view_free, so that a view found in the list stays. */

@@ -22,9 +22,9 @@
 #include "base/cleanup.h"
 #include "base/hash.h"
 
-#define OPTIONS_FIRST_SIZE (offsetof(struct shale_segment_options, reason_size) + sizeof(size_t))
-#define LONG_FACTS_SLAB    (LONG_FACTS_ARENA / SLABS_PER_ARENA)
-#define LABEL_DEFAULT      "shale"
+#define OPTIONS_FIRST_SIZE   (offsetof(struct shale_segment_options, reason_size) + sizeof(size_t))
+#define LABEL_DEFAULT        "shale"
+#define GUARD_SAMPLE_DEFAULT 64u
 
 static struct reason options_reason(const struct shale_segment_options *options)
 {
@@ -80,19 +80,21 @@ static int check_options(struct shale_segment_options *options)
 		reason_set(reason, "placement %u is not a placement", (unsigned)options->placement);
 		return -EINVAL;
 	}
+	if (options->debug & ~(unsigned)FEATURES_DEBUG) {
+		reason_set(reason, "debug 0x%x has flags that are none", (unsigned)options->debug);
+		return -EINVAL;
+	}
+	if (options->guard_sample == 0 && (options->debug & SHALE_DEBUG_GUARD))
+		options->guard_sample = GUARD_SAMPLE_DEFAULT;
 	if (!options->label)
 		options->label = LABEL_DEFAULT;
 	return check_nodes(options, reason);
 }
 
-/* A budget must at least hold the first pages, an arena, and the tables of that arena. */
 static int check_budget(const struct shale_segment_options *options,
 			const struct geometry *geometry, struct reason reason)
 {
-	uint64_t least =
-		geometry_metadata_bytes(geometry, 1, 1) + geometry->page_size +
-		(geometry->page_size > ARENA_SIZE ? geometry->page_size : ARENA_SIZE) +
-		(geometry->page_size > LONG_FACTS_SLAB ? geometry->page_size : LONG_FACTS_SLAB);
+	uint64_t least = geometry_least_budget(geometry);
 
 	if (options->budget_bytes == 0 || options->budget_bytes >= least)
 		return 0;
@@ -132,6 +134,8 @@ static int header_fill(struct header_shm *h, const struct shale_segment_options 
 	h->budget_bytes = options->budget_bytes;
 	if (h->budget_bytes == 0 || h->budget_bytes > geometry->file_size)
 		h->budget_bytes = geometry->file_size;
+	h->features_ro_compat = options->debug;
+	h->features_compat = (uint64_t)options->guard_sample << FEATURE_SAMPLE_SHIFT;
 	h->arena_count = geometry->arena_count;
 	h->peer_count = PEER_COUNT;
 	h->lane_count = LANE_COUNT;
@@ -265,6 +269,7 @@ static int create_as(const struct shale_segment_options *options, const struct p
 	view_set_geometry(view, &geometry);
 	view->budget_bytes = view->header.budget_bytes;
 	view->hash_seed = view->header.hash_seed;
+	view_set_debug(view);
 	view->private_memory = choice->pages == SHALE_PAGES_PRIVATE;
 	if (!view->private_memory)
 		r = create_file(view, &geometry, reason);

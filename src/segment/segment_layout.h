@@ -97,7 +97,11 @@ struct header_shm {
 	uint64_t checksum;
 };
 
-#define HEADER_READY 0x59444552u /* "REDY" */
+/* features_ro_compat: the numbers of enum shale_debug. features_compat, upper half: one block in N. */
+#define FEATURES_DEBUG       UINT64_C(7)
+#define FEATURE_SAMPLE_SHIFT 32u
+
+#define HEADER_READY         0x59444552u /* "REDY" */
 
 /*
  * The mutable half of the header page, at HEADER_MUTABLE_OFFSET. `ready` is stored last by the
@@ -118,19 +122,25 @@ struct header_mutable_shm {
 	/* line 3: an event (shale/wait.h) that a recovered or detached peer wakes */
 	uint32_t peer_event[2];
 	uint64_t reserved3[7];
-	/* line 4: an event that memory which became free wakes; hints for waiters */
+	/* line 4: an event that memory which became free wakes; the budget */
 	uint32_t memory_event[2];
 	uint32_t keeper;      /* hint: peer whose keeper gives memory back */
 	uint32_t giveback_ms; /* hint: low 32 bits of the time of the last tick: heap/giveback.h */
 	uint32_t keeper_event[2]; /* an event on which keepers sleep */
-	uint64_t reserved5[5];
+	uint64_t budget_bytes;    /* committed bytes at most; 0: as in the immutable half */
+	uint64_t wanted_ns; /* until then somebody wants memory (heap/alloc_wait.c); 0: nobody */
+	uint64_t reserved5[3];
 	/* lines 5 and 6: the top of the ranks: bit i of [c]: a run of 2^18 arenas has one of class c */
 	uint64_t rank_top[8];
 	uint64_t node_top[8];
 	/* line 7: statistics of give-back */
 	uint64_t purged_bytes; /* pages punched in half-used slabs and arenas */
 	uint64_t releases;     /* whole arenas given back, times */
-	uint64_t reserved6[6];
+	uint64_t reserved6[3];
+	/* debug segments: what was found; these only grow (heap/debug.h) */
+	uint64_t debug_written; /* writes after free */
+	uint64_t debug_overrun; /* writes behind the end */
+	uint64_t debug_first;   /* ref of the first such block */
 };
 #define HEADER_MUTABLE_OFFSET 1024u
 

@@ -26,7 +26,7 @@ static void stat_header(const struct shale_segment *view, struct shale_segment_f
 	stat->pages = (enum shale_pages)h->pages;
 	stat->placement = (enum shale_placement)h->placement;
 	stat->capacity_bytes = view->capacity_bytes;
-	stat->budget_bytes = view->budget_bytes;
+	stat->budget_bytes = view_budget(view);
 	stat->arenas = view->arena_count;
 }
 

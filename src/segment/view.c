@@ -187,6 +187,12 @@ void view_set_geometry(struct shale_segment *view, const struct geometry *geomet
 	view->lanes_offset = LANES_OFFSET;
 }
 
+void view_set_debug(struct shale_segment *view)
+{
+	view->debug = (uint32_t)(view->header.features_ro_compat & FEATURES_DEBUG);
+	view->guard_sample = (uint32_t)(view->header.features_compat >> FEATURE_SAMPLE_SHIFT);
+}
+
 int view_map(struct shale_segment *view)
 {
 	uint64_t alignment = view->page_size > ARENA_SIZE ? view->page_size : ARENA_SIZE;

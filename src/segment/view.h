@@ -35,6 +35,22 @@ struct view_attachment {
 	pthread_mutex_t keeper_lock; /* guards starting and stopping it */
 };
 
+/*
+ * The guarded blocks of a debug segment that this process has allocated (heap/debug_guard.c). Under the
+ * attachment's lock. `peer_word` is that of the process which installed them: a forked child's differs.
+ */
+#define VIEW_GUARDS 256u
+struct view_guards {
+	uint64_t peer_word;
+	uint32_t count;
+	uint32_t turn; /* allocations, to pick one in N */
+	struct {
+		uint64_t slab;
+		uint32_t pages;    /* between the guards */
+		uint32_t protects; /* by PROT_NONE, not by markers */
+	} blocks[VIEW_GUARDS];
+};
+
 struct shale_segment {
 	unsigned char *base;
 	uint64_t serial; /* unique among the views that this process ever had; never 0 */
@@ -51,7 +67,7 @@ struct shale_segment {
 	uint64_t peers_offset;
 	uint64_t roots_offset;
 	uint32_t arena_count;
-	uint64_t budget_bytes;
+	uint64_t budget_bytes; /* as created: view_budget() */
 	uint64_t hash_seed;
 	struct header_shm header; /* the checked copy, for statistics */
 	/* identity of the file */
@@ -60,7 +76,9 @@ struct shale_segment {
 	uint64_t ino;
 	bool read_only;
 	bool private_memory;
-	uint32_t damaged; /* sticky: damage was met through this view */
+	uint32_t damaged;      /* sticky: damage was met through this view */
+	uint32_t debug;        /* enum shale_debug: chosen when the segment was made */
+	uint32_t guard_sample; /* one block in so many is guarded */
 	/* commit.c */
 	bool several_nodes;     /* with memory in this machine */
 	uint64_t room_bytes;    /* may be committed before os_memory_room() is asked again */
@@ -80,6 +98,7 @@ struct shale_segment {
 	struct keeper *keeper; /* heap/keeper.c; a forked child's is its parent's */
 	void (*keeper_stop)(struct shale_segment *view);
 	struct shale_segment *next_view; /* of all views of the process */
+	struct view_guards guards;
 };
 
 static inline void *view_at(const struct shale_segment *view, uint64_t offset)
@@ -183,6 +202,17 @@ int view_collapse_arena(struct shale_segment *view, uint64_t offset);
  * once may pass the budget by one commit each.
  */
 bool view_budget_allows(struct shale_segment *view, uint64_t extra_bytes);
+
+/* The budget as it is now: the last one set, never more than the file. */
+static inline uint64_t view_budget(const struct shale_segment *view)
+{
+	/* pairs: event.announce - who raises it wakes those who wait for memory afterwards. */
+	uint64_t budget = load_acquire(&view_hints(view)->budget_bytes);
+
+	if (budget == 0)
+		return view->budget_bytes;
+	return budget > view->file_size ? view->file_size : budget;
+}
 
 /* Bytes of header, roots, peers, lanes, arena table and short facts committed now (whole pages). */
 uint64_t view_metadata_bytes(const struct shale_segment *view);

@@ -70,10 +70,15 @@ TEST(segment_layout, header_mutable_shm)
 	FIELD(header_mutable_shm, keeper, 264, 4);
 	FIELD(header_mutable_shm, giveback_ms, 268, 4);
 	FIELD(header_mutable_shm, keeper_event, 272, 8);
+	FIELD(header_mutable_shm, budget_bytes, 280, 8);
+	FIELD(header_mutable_shm, wanted_ns, 288, 8);
 	FIELD(header_mutable_shm, rank_top, 320, 64);
 	FIELD(header_mutable_shm, node_top, 384, 64);
 	FIELD(header_mutable_shm, purged_bytes, 448, 8);
 	FIELD(header_mutable_shm, releases, 456, 8);
+	FIELD(header_mutable_shm, debug_written, 488, 8);
+	FIELD(header_mutable_shm, debug_overrun, 496, 8);
+	FIELD(header_mutable_shm, debug_first, 504, 8);
 }
 
 TEST(segment_layout, peer_shm)

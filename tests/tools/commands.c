@@ -10,8 +10,8 @@
 
 static struct tool_run answer;
 
-static const char *const commands[] = {"doctor", "stat", "check",  "numa",
-				       "trim",   "help", "version"};
+static const char *const commands[] = {"doctor", "stat", "heap", "check",
+				       "trim",   "numa", "help", "version"};
 
 TEST(tool, help_lists_each_command)
 {

@@ -169,6 +169,8 @@ static int do_map(void)
 	if (r < 0)
 		return r;
 	r = os_advise(base, PAGE, OS_DONTDUMP);
+	if (r == 0)
+		r = os_protect(base, PAGE, false);
 	os_fault_disarm();
 	(void)os_unmap(base, PAGE);
 	return r;
