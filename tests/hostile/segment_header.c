@@ -252,7 +252,7 @@ TEST(segment_hostile, forged_fields_with_a_right_checksum)
 	FORGE(format_version, 0, -EBADMSG);
 	FORGE(header_size, 8, -EBADMSG);
 	FORGE(features_incompat, 1, -EPROTONOSUPPORT);
-	FORGE(features_ro_compat, 1, -EPROTONOSUPPORT);
+	FORGE(features_ro_compat, FEATURES_DEBUG + 1, -EPROTONOSUPPORT);
 	FORGE(layout_hash, 1, -EPROTONOSUPPORT);
 	FORGE(file_size, h->file_size + 4096, -EBADMSG);
 	FORGE(file_size, UINT64_MAX, -EBADMSG);
@@ -306,7 +306,7 @@ TEST(segment_hostile, ro_compatible_features_admit_readers)
 	struct shale_segment *segment = NULL;
 	char reason[200];
 
-	h->features_ro_compat = 1;
+	h->features_ro_compat = FEATURES_DEBUG + 1;
 	h->features_compat = UINT64_MAX;
 	h->checksum = hash_bytes(h, offsetof(struct header_shm, checksum), 0);
 	EXPECT_ERRNO(-EPROTONOSUPPORT, attach(copy.fd, false, &segment, reason));
