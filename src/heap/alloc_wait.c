@@ -44,10 +44,9 @@
 #include "segment/recovery.h"
 
 #define LOOK_NS UINT64_C(10000000) /* between two looks of one lane through all of its slabs */
-#define WANTED_NS \
-	UINT64_C(1000000000) /* so long frees look out after a waiter's last sign of life */
 
 uint64_t memory_slice_ns = 100000000;
+uint64_t memory_wanted_ns = 1000000000;
 
 /* -- those who free -------------------------------------------------------------------------- */
 
@@ -57,7 +56,7 @@ static bool wanted_at(const struct shale_segment *view, uint64_t now)
 	uint64_t *word = &view_hints(view)->wanted_ns;
 	uint64_t until = load_relaxed(word); /* a hint */
 
-	if (until == 0 || (now < until && until - now <= 2 * WANTED_NS))
+	if (until == 0 || (now < until && until - now <= 2 * memory_wanted_ns))
 		return until != 0;
 	(void)cas_relaxed(word, &until, UINT64_C(0)); /* fails if somebody has come meanwhile */
 	return false;
@@ -96,7 +95,7 @@ static uint32_t announce(struct shale_segment *view)
 	uint32_t ticket;
 
 	/* relaxed: a hint; the mark below is what no waker may miss */
-	store_relaxed(&view_hints(view)->wanted_ns, os_clock_ns() + WANTED_NS);
+	store_relaxed(&view_hints(view)->wanted_ns, os_clock_ns() + memory_wanted_ns);
 	ticket = shale_event_prepare(memory_event(view));
 	look_into_idle_lanes(view);
 	return ticket;

@@ -18,6 +18,8 @@
 
 /* So long a waiter sleeps before it looks after the dead; tests that count on wakes raise it. */
 extern uint64_t memory_slice_ns __attribute__((visibility("hidden")));
+/* So long others look out for a waiter after its last sign of life. */
+extern uint64_t memory_wanted_ns __attribute__((visibility("hidden")));
 
 static inline struct shale_event *memory_event(const struct shale_segment *view)
 {

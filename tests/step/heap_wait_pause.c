@@ -88,12 +88,14 @@ static void make_scene(struct world *w, bool owns)
 static void make(void *context)
 {
 	memory_slice_ns = ONLY_WAKES;
+	memory_wanted_ns = ONLY_WAKES;
 	make_scene(context, false);
 }
 
 static void make_owning(void *context)
 {
 	memory_slice_ns = ONLY_WAKES;
+	memory_wanted_ns = ONLY_WAKES;
 	make_scene(context, true);
 }
 
