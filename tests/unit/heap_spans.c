@@ -217,7 +217,7 @@ TEST(spans, are_aligned_as_asked)
 /* Live and used spans of one kind and another; whatever is given zeroed is zero. */
 TEST_V(spans, are_zero_when_asked_for, pages)
 {
-	struct shale_segment *segment = heap_segment(16 * ARENA, (enum shale_pages)variant->value);
+	struct shale_segment *segment = heap_segment(64 * ARENA, (enum shale_pages)variant->value);
 	unsigned char *blocks[16] = {NULL};
 
 	for (unsigned i = 0; i < 400; i++) {
