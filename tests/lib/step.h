@@ -47,10 +47,11 @@ struct step_case {
 	void *ctx;
 };
 
-/* Zeroes are the defaults: every instruction, problems fail the test. */
+/* Zeroes are the defaults: the first 200 instructions, then gaps; problems fail the test. */
 struct step_options {
-	uint64_t dense;  /* so many points from the start without a gap; 0: all */
-	uint64_t stride; /* after them every stride-th (SHALE_TEST_LONG=1: all the same) */
+	uint64_t dense;  /* so many points from the start without a gap; 0: 200 */
+	uint64_t stride; /* after them every stride-th or so, fewer as the operation grows longer
+			    (SHALE_TEST_LONG=1: all the same) */
 	uint64_t offset; /* first point after the dense ones; 0: chosen by the seed, below stride */
 	uint64_t max_steps;    /* give up stepping here; default a million */
 	unsigned int limit_ms; /* for the rival, the resumed victim and the check; default 5000 */
