@@ -233,7 +233,10 @@ static uint64_t long_facts_step(const struct shale_segment *view)
 	return view->page_size > LONG_FACTS_STRIDE ? view->page_size : LONG_FACTS_STRIDE;
 }
 
-/* Whoever comes late with a pointer into facts that were punched may have left a byte there. */
+/*
+ * Whoever comes late with a pointer into facts that were punched may have left a byte there. facts_gone
+ * does not tell: the slab may have had short facts since, and the bit is theirs as well.
+ */
 static void zero_long_facts(struct shale_segment *view, uint64_t slab)
 {
 	uint64_t __attribute__((may_alias)) *eight =
@@ -266,9 +269,7 @@ int arena_commit_long_facts(struct shale_segment *view, uint64_t slab)
 			LONG_FACTS_STRIDE);
 	if (r < 0)
 		return r;
-	/* pairs: facts.gone - set before the punch, when they were here before */
-	if (load_acquire(&arena->facts_gone) & bit)
-		zero_long_facts(view, slab);
+	zero_long_facts(view, slab);
 	/* pairs: arena.long_facts - a checker that sees the bit may read the facts. */
 	(void)fetch_or_acq_rel(&arena->long_committed, bit);
 	return 0;

@@ -183,13 +183,14 @@ int slab_recommit(struct shale_segment *view, uint64_t slab)
 	return r;
 }
 
-/* PARKED by us, with this word -> OWNED. */
+/* PARKED by us, with this word -> OWNED. *word is changed with the slab's, not by a failure. */
 static bool reopen(struct lane *lane, unsigned index, uint64_t slab, uint64_t *word)
 {
 	uint64_t owned = slab_word_next(*word, slab_low(SLAB_OWNED, lane->index, index));
+	uint64_t expected = *word;
 
 	/* pairs: slab.word - what others did to the facts meanwhile is visible to us. */
-	if (!cas_acq_rel(slab_word(lane->view, slab), word, owned))
+	if (!cas_acq_rel(slab_word(lane->view, slab), &expected, owned))
 		return false;
 	heap_slab_opened(lane, index, slab);
 	if (slab_recommit(lane->view, slab) < 0) {

@@ -48,6 +48,8 @@ struct purge {
 	uint32_t claimed; /* bit s: CLAIMED by us, was FREE */
 	uint32_t wiped;   /* bit s: ... and all its pages were punched by us */
 	bool spent;       /* as many bytes as the caller allows: from here on only looks */
+	bool asked;       /* whether the kernel lets us have barriers ... */
+	bool barriers;    /* ... it does */
 	int fd;
 	int error;
 	int64_t bytes; /* given back */
@@ -338,8 +340,17 @@ static void let_go(struct purge *p)
 
 /* -- phase 1: converting ------------------------------------------------------------------------- */
 
+/* What is switched and then gets no barrier stays held: so this is asked before, once. */
+static bool barriers_work(struct purge *p)
+{
+	if (!p->asked)
+		p->barriers = os_membarrier_global() == 0;
+	p->asked = true;
+	return p->barriers;
+}
+
 /* Does the barrier reach the lane that parked this slab? */
-static bool barrier_reaches(const struct purge *p, uint64_t word)
+static bool barrier_reaches(struct purge *p, uint64_t word)
 {
 	uint32_t lane = slab_word_lane(word), peer;
 
@@ -348,11 +359,12 @@ static bool barrier_reaches(const struct purge *p, uint64_t word)
 	/* the lane is in use as long as the slab that we hold names it */
 	peer = lane_word_peer(load_relaxed(&view_lane(p->view, lane)->word));
 	/* relaxed: set before the peer had lanes */
-	return load_relaxed(&view_peer(p->view, peer)->flags) & PEER_MEMBARRIER;
+	return (load_relaxed(&view_peer(p->view, peer)->flags) & PEER_MEMBARRIER) &&
+	       barriers_work(p);
 }
 
 /* Slabs that may be converted, whether it pays or not. */
-static uint32_t convertible(const struct purge *p)
+static uint32_t convertible(struct purge *p)
 {
 	uint32_t can = 0;
 

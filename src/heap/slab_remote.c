@@ -151,6 +151,18 @@ static void look_at_left(struct lane *lane)
 	slab_look_again(lane, left - 1);
 }
 
+/*
+ * The block is not the caller's to free, so it is not named: if the caller died with the name of a block
+ * that has been handed out again meanwhile, recovery would free it.
+ */
+static bool is_free_already(const struct shale_segment *view, const struct block_place *place)
+{
+	/* relaxed: looked at only; what they say counts if the word has not changed */
+	return (load_relaxed(place->own) == OWN_FREE ||
+		load_relaxed(place->shared) == SHARED_FREED) &&
+	       word_stays(view, place);
+}
+
 int block_free_named(struct shale_segment *view, struct lane *lane, uint32_t index,
 		     struct block_place *place)
 {
@@ -161,6 +173,8 @@ int block_free_named(struct shale_segment *view, struct lane *lane, uint32_t ind
 
 	if (lane)
 		look_at_left(lane);
+	if (is_free_already(view, place))
+		return -EALREADY;
 	/* pairs: lane.freeing - named before the fact changes, which releases it. */
 	store_release(&shm->freeing, offset);
 	r = free_until_settled(view, lane, offset, place, false);

@@ -141,6 +141,27 @@ TEST_V_TIMEOUT(heap_purge_pause, free_of_ones_own_while_facts_move, sizes, 300)
 		  (struct step_options){0});
 }
 
+/* The victim has freed its block and lives; the two that it has not freed go with it. */
+static void expect_freed(void *context)
+{
+	struct world *w = context;
+
+	EXPECT_EQ(shale_usable_size(w->segment, w->table->block), 0);
+}
+
+/* It finds the slab parked and reopens it, or cannot any more. */
+TEST_TIMEOUT(heap_purge_pause, free_that_reopens_while_facts_move, 300)
+{
+	world_init(112);
+	run_pause("reopening free",
+		  (struct step_case){.setup = make_without_orphans,
+				     .prepare = park_own_that_look_sparse,
+				     .operation = do_free_own,
+				     .after = expect_freed,
+				     .rival = rival_purges},
+		  (struct step_options){0});
+}
+
 /* It outlives the victim, wherever its facts were. */
 static int judge_outlives(void *context)
 {

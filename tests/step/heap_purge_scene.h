@@ -83,7 +83,7 @@ static inline void make_orphans(struct world *w)
 	ASSERT_EQ(shale_recover(w->segment), 1);
 }
 
-static inline void make(void *context)
+static inline void make_without_orphans(void *context)
 {
 	struct world *w = context;
 
@@ -93,7 +93,12 @@ static inline void make(void *context)
 			-1, 0);
 	ASSERT_TRUE(w->table != MAP_FAILED);
 	populate(w, SLABS);
-	make_orphans(w);
+}
+
+static inline void make(void *context)
+{
+	make_without_orphans(context);
+	make_orphans(context);
 }
 
 static inline void purge_now(struct world *w)
@@ -264,14 +269,39 @@ static inline void park_own(void *context)
 	slab_close_all(my_lane(w));
 }
 
-/* As park_own(), and the lane has so many open slabs that a free reopens none. */
+/* As park_own(), and the LIFOs are full, so that a free reopens nothing; nobody allocates from them. */
 static inline void park_own_for_good(void *context)
 {
 	struct world *w = context;
 
 	park_own(context);
-	for (unsigned bin = 0; bin < BIN_COUNT; bin++)
-		heap_bin(my_lane(w), bin)->open_count = HEAP_OPEN_MAX;
+	for (unsigned index = 0; index < BIN_COUNT; index++) {
+		struct heap_bin *bin = heap_bin(my_lane(w), index);
+
+		bin->top = heap_lifo_base(bin) + HEAP_LIFO_SLOTS - 1;
+		ASSERT_TRUE(heap_lifo_full(bin));
+	}
+}
+
+/*
+ * Blocks 255, 256 and 257 of a parked slab of the victim's own: read as an entry of sparse facts, their
+ * dense ones name block 257.
+ */
+static inline void park_own_that_look_sparse(void *context)
+{
+	struct world *w = context;
+	unsigned count = (unsigned)(SLAB_SIZE / w->size);
+	unsigned char *blocks[600];
+
+	for (unsigned i = 0; i < count; i++)
+		ASSERT_NOT_NULL(blocks[i] = shale_alloc(w->segment, w->size));
+	for (unsigned i = 0; i < count; i++)
+		if (i < 255 || i > 257)
+			ASSERT_OK(shale_free(w->segment, blocks[i]));
+	w->table->block = blocks[257];
+	ASSERT_EQ((uint64_t)(blocks[257] - blocks[0]), 257 * w->size);
+	ASSERT_EQ((shale_ref_of(w->segment, blocks[0]).off % SLAB_SIZE), 0);
+	slab_close_all(my_lane(w));
 }
 
 static inline void park_own_and_purge(void *context)

@@ -211,6 +211,38 @@ static void make_publish(void *context)
 	w->after = 3;
 }
 
+/* A block of the survivor's that is free already, and handed out again before the recovery. */
+static void make_freed(void *context)
+{
+	struct world *w = context;
+
+	make(context);
+	ASSERT_OK(shale_free(w->segment, w->theirs));
+}
+
+static int judge_handed_out(void *context)
+{
+	struct world *w = context;
+
+	ASSERT_EQ((uintptr_t)shale_alloc(w->segment, w->size), (uintptr_t)w->theirs);
+	EXPECT_GE(shale_recover(w->segment), 0);
+	EXPECT_NE(shale_usable_size(w->segment, w->theirs), 0);
+	EXPECT_OK(shale_free(w->segment, w->theirs));
+	EXPECT_EQ(shale_check(w->segment, heap_finding, NULL), 0);
+	return test_has_failed() ? -1 : 0;
+}
+
+TEST_TIMEOUT(heap_kill, freeing_twice_spares_the_next_holder, 120)
+{
+	world.size = 100;
+	run_kill("double free",
+		 (struct step_case){.setup = make_freed,
+				    .prepare = attach_only,
+				    .operation = do_free_theirs,
+				    .check = judge_handed_out},
+		 (struct step_options){0}, false);
+}
+
 TEST_V_TIMEOUT(heap_kill, publish, sizes, 120)
 {
 	world.size = variant->value;
