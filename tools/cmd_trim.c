@@ -15,15 +15,20 @@
 #include <string.h>
 
 #include <shale/heap.h>
+#include <shale/segment.h>
 
 struct trim_result {
 	int64_t bytes;
 	struct shale_heap_figures heap; /* afterwards */
+	struct shale_segment_figures segment;
 };
 
 static int trim_segment(const struct cli_arguments *arguments, struct trim_result *ret_result)
 {
-	struct trim_result result = {.heap = {.size = sizeof(result.heap)}};
+	struct trim_result result = {
+		.heap = {.size = sizeof(result.heap)},
+		.segment = {.size = sizeof(result.segment)},
+	};
 	struct target target = {0};
 	int r = 0;
 
@@ -34,6 +39,8 @@ static int trim_segment(const struct cli_arguments *arguments, struct trim_resul
 		r = (int)result.bytes;
 	if (r == 0)
 		r = shale_heap_stat(target.segment, &result.heap);
+	if (r == 0)
+		r = shale_segment_stat(target.segment, &result.segment);
 	target_detach(&target);
 	if (r < 0)
 		return cli_error(arguments->command, "see what is wrong with: shale check",
@@ -56,10 +63,11 @@ int cmd_trim(const struct cli_arguments *arguments)
 		cli_json_u64(document, "given_back_bytes", (uint64_t)result.bytes);
 		cli_json_u64(document, "retained_bytes", result.heap.retained_bytes);
 		cli_json_u64(document, "committed_bytes", result.heap.committed_bytes);
+		cli_json_u64(document, "backing_bytes", result.segment.backing_bytes);
 		return cli_print_json(arguments->command, document, CLI_GOOD);
 	}
-	printf("%s given back (%" PRId64 "), %s committed and not live\n",
+	printf("%s given back (%" PRId64 "), %s still held by the kernel\n",
 	       cli_bytes((uint64_t)result.bytes, given, sizeof(given)), result.bytes,
-	       cli_bytes(result.heap.retained_bytes, kept, sizeof(kept)));
+	       cli_bytes(result.segment.backing_bytes, kept, sizeof(kept)));
 	return cli_flush(arguments->command, CLI_GOOD);
 }

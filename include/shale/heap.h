@@ -183,7 +183,7 @@ struct shale_heap_figures {
 	uint64_t live_bytes;       /* their usable bytes */
 	uint64_t published_blocks; /* of the live ones */
 	uint64_t own_blocks;       /* live, not published, allocated by this process */
-	uint64_t retained_bytes;   /* committed heap bytes that hold no live block */
+	uint64_t retained_bytes;   /* committed heap bytes without a live block, purged ones too */
 	uint64_t returned_bytes;   /* given back to the kernel since creation */
 	uint64_t committed_bytes;  /* heap bytes committed now */
 	uint64_t slabs_owned;      /* slabs of living and dead lanes */
