@@ -33,6 +33,7 @@
 #define HEAP_LIFO_SLOTS 16u /* of which the first is never used */
 #define HEAP_LIFO_BYTES 256u
 #define HEAP_SIZE_STEP  16u
+#define HEAP_OPEN_FEW   16u /* of these even with a full LIFO: what a burst of frees withholds */
 #define HEAP_OPEN_MAX   64u /* slabs of a bin that frees keep open: what a stopped lane withholds */
 
 struct heap_free_block {
@@ -169,6 +170,12 @@ static inline struct heap_free_block *heap_lifo_base(const struct heap_bin *bin)
 static inline bool heap_lifo_full(const struct heap_bin *bin)
 {
 	return ((uintptr_t)(bin->top + 1) & (HEAP_LIFO_BYTES - 1)) == 0;
+}
+
+/* Is a free in a parked slab of our own worth opening the slab? */
+static inline bool heap_opens(const struct heap_bin *bin)
+{
+	return !heap_lifo_full(bin) || bin->open_count < HEAP_OPEN_FEW;
 }
 
 /* Is a block of the slab that begins at first in the LIFO? */

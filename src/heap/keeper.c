@@ -156,6 +156,8 @@ static bool become_acting(struct keeper *keeper)
 		return false;
 	}
 	open_ring(keeper);
+	/* the heap may have been quiet for long: one look at what there is to purge */
+	keeper->purge_later = true;
 	/* a hint for who ticks, and for people */
 	store_relaxed(&view_hints(keeper->view)->keeper, keeper->view->peer);
 	store_relaxed(&keeper->acting, 1u);

@@ -277,7 +277,7 @@ bool slab_reopen_for_free(struct lane *lane, struct block_place *place)
 	if ((place->word & SLAB_PAYLOAD_MASK) != slab_low(SLAB_PARKED, lane->index, index))
 		return false;
 	/* a burst of frees fills the LIFO and then leaves its slabs where everybody can take them */
-	if (heap_lifo_full(heap_bin(lane, index)))
+	if (!heap_opens(heap_bin(lane, index)))
 		return false;
 	/* somebody waits for memory: while it is parked, the last free is seen */
 	if (unlikely(memory_wanted(lane->view)) && memory_look(lane))
