@@ -424,8 +424,9 @@ static void start_pressure(struct keeper *keeper)
 
 static void keeper_free(struct keeper *keeper)
 {
-	(void)os_fd_close(keeper->psi);
-	(void)os_fd_close(keeper->notice);
+	/* the program may have closed them, and have files of its own there */
+	(void)os_fd_close_if(keeper->psi, OS_FD_PSI);
+	(void)os_fd_close_if(keeper->notice, OS_FD_NOTICE);
 	free(keeper);
 }
 
@@ -451,6 +452,8 @@ static void keeper_end_threads(struct keeper *keeper)
 	keeper_end_thread(keeper);
 	if (keeper->watches_pressure) {
 		(void)os_notice_give(keeper->notice);
+		/* the number may be another's by now, and the thread hear nothing */
+		os_thread_end_wait(&keeper->pressure_thread);
 		os_thread_join(&keeper->pressure_thread);
 	}
 }
@@ -466,7 +469,7 @@ static int stop_locked(struct shale_segment *view)
 	if (running)
 		keeper_end_threads(keeper);
 	else
-		(void)os_fd_close(keeper->ring.fd);
+		(void)os_fd_close_if(keeper->ring.fd, OS_FD_URING);
 	view->keeper = NULL;
 	view->attachment->keeper_running = 0;
 	keeper_free(keeper);
