@@ -451,9 +451,9 @@ static void keeper_end_threads(struct keeper *keeper)
 {
 	keeper_end_thread(keeper);
 	if (keeper->watches_pressure) {
-		(void)os_notice_give(keeper->notice);
-		/* the number may be another's by now, and the thread hear nothing */
-		os_thread_end_wait(&keeper->pressure_thread);
+		if (os_notice_give(keeper->notice) < 0)
+			/* the number is another's by now, and the thread hears nothing */
+			os_thread_end_wait(&keeper->pressure_thread);
 		os_thread_join(&keeper->pressure_thread);
 	}
 }

@@ -419,7 +419,10 @@ struct os_thread {
  */
 int os_thread_start(const char *name, void (*body)(void *argument), void *argument,
 		    struct os_thread *ret_thread);
-/* Ends the thread in os_psi_wait(), now or when it comes there; elsewhere it goes on. To be joined. */
+/*
+ * Ends the thread in os_psi_wait(), now or when it comes there; elsewhere it goes on. To be joined. For
+ * want of anything better: glibc needs libgcc_s.so.1 for it.
+ */
 void os_thread_end_wait(const struct os_thread *thread);
 /* Waits until its body has returned. Never from the thread itself. */
 void os_thread_join(const struct os_thread *thread);
