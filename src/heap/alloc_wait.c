@@ -36,6 +36,7 @@
 
 #include <shale/heap.h>
 
+#include "heap/debug.h"
 #include "heap/heap.h"
 #include "heap/heap_lane.h"
 #include "heap/parked.h"
@@ -125,6 +126,10 @@ static bool may_fit(const struct shale_segment *view, size_t size)
 	struct geometry geometry = geometry_of_view(view);
 	uint64_t bytes, arenas;
 
+	if (size > view->capacity_bytes)
+		return false;
+	if (view->debug != 0)
+		size += sizeof(struct debug_trailer);
 	if (size > view->capacity_bytes)
 		return false;
 	bytes = size > BIN_SIZE_MAX ? round_up(size, SLAB_SIZE) : SLAB_SIZE;

@@ -30,6 +30,8 @@
 #include "heap/slab.h"
 #include "heap/sparse.h"
 
+#define COMMIT_TRIES 1024u
+
 static uint64_t arena_word(enum arena_state state, uint32_t lane, uint64_t before)
 {
 	return slab_word_next(before, (uint64_t)state | ((uint64_t)lane << SLAB_LANE_SHIFT));
@@ -421,14 +423,17 @@ static int take_committing(struct lane *lane, const struct bin_info *bin, unsign
 			   uint64_t *ret_slab)
 {
 	uint64_t full = heap_lane(lane)->arena_current, arena;
-	int r;
+	int r = -EAGAIN;
 
-	do {
+	/*
+	 * again only when others took all 32 slabs of the arena that we committed; who never comes
+	 * to an end of that is played with
+	 */
+	for (unsigned tries = 0; r == -EAGAIN && tries < COMMIT_TRIES; tries++) {
 		r = arena_commit_any(lane, node, &arena);
 		if (r == 0)
 			r = arena_take(lane, bin, arena, UINT32_MAX, ret_slab);
-		/* repeats only when others took all 32 slabs of the arena that we committed */
-	} while (r == -EAGAIN);
+	}
 	if (r == 0)
 		placement_collapse(lane, full);
 	return r;

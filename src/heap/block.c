@@ -207,8 +207,8 @@ int heap_block_state(struct shale_segment *view, uint64_t offset, uint64_t *ret_
 	if (r < 0)
 		return r;
 	if (ret_usable)
-		*ret_usable =
-			place.bin ? place.bin->size : span_slab_count(view, place.slab) * SLAB_SIZE;
+		*ret_usable = place.bin ? place.bin->size
+					: span_slabs_there(view, place.slab) * SLAB_SIZE;
 	if (!place.bin)
 		return place.word & SLAB_PUBLISHED ? HEAP_BLOCK_PUBLISHED : HEAP_BLOCK_LIVE;
 	return r;

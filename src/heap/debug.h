@@ -78,9 +78,9 @@ uint64_t guard_peer_key(const struct shale_segment *view);
 /* Frees what others have freed of this process's guarded blocks; how many. */
 unsigned guard_reap(struct lane *lane);
 /* The card of the guarded block that begins at offset, an address inside the span at `slab`. */
-bool guard_read(const struct shale_segment *view, uint64_t slab, uint64_t offset,
+bool guard_read(struct shale_segment *view, uint64_t slab, uint64_t offset,
 		struct debug_card *ret_card);
-bool guard_read_slab(const struct shale_segment *view, uint64_t slab, struct debug_card *ret_card);
+bool guard_read_slab(struct shale_segment *view, uint64_t slab, struct debug_card *ret_card);
 int guard_free(struct shale_segment *view, struct lane *lane, const struct block_place *place,
 	       uint64_t offset);
 /* Recovery: guarded blocks that were freed while their dead process had the guards. */

@@ -39,22 +39,33 @@ static uint32_t card_hash(const struct debug_card *card)
 	return (uint32_t)hash_bytes(&copy, sizeof(copy), DEBUG_CARD);
 }
 
-bool guard_read_slab(const struct shale_segment *view, uint64_t slab, struct debug_card *ret_card)
+/* What a peer may have written there keeps to its span, and the block to its pages. */
+static bool card_fits(struct shale_segment *view, uint64_t slab, const struct debug_card *card)
+{
+	uint64_t first = slab_offset(view, slab) + BLOCK_PAGE * DEBUG_PAGE;
+	uint64_t bytes = card->pages * (uint64_t)DEBUG_PAGE;
+	uint64_t room = span_slab_count(view, slab) * SLAB_SIZE;
+
+	return card->block.self >= first && card->block.self < first + DEBUG_PAGE &&
+	       card->pages != 0 && card->pages <= GUARDED_MAX / DEBUG_PAGE &&
+	       (BLOCK_PAGE + 1) * (uint64_t)DEBUG_PAGE + bytes <= room &&
+	       card->block.size <= first + bytes - card->block.self;
+}
+
+bool guard_read_slab(struct shale_segment *view, uint64_t slab, struct debug_card *ret_card)
 {
 	uint64_t start = slab_offset(view, slab);
 	struct debug_card card;
 
 	memcpy(&card, view_at(view, start), sizeof(card));
 	if (card.block.magic != DEBUG_CARD || card.block.check != card_hash(&card) ||
-	    card.block.self < start + BLOCK_PAGE * DEBUG_PAGE ||
-	    card.block.self >= start + (BLOCK_PAGE + 1) * DEBUG_PAGE || card.pages == 0 ||
-	    card.pages > GUARDED_MAX / DEBUG_PAGE)
+	    !card_fits(view, slab, &card))
 		return false;
 	*ret_card = card;
 	return true;
 }
 
-bool guard_read(const struct shale_segment *view, uint64_t slab, uint64_t offset,
+bool guard_read(struct shale_segment *view, uint64_t slab, uint64_t offset,
 		struct debug_card *ret_card)
 {
 	return view->debug != 0 && guard_read_slab(view, slab, ret_card) &&
@@ -174,8 +185,8 @@ static void list_drop(struct shale_segment *view, uint32_t i)
 	guards->blocks[i] = guards->blocks[--guards->count];
 }
 
-/* One of ours that somebody else has freed, its guards gone; false: there is none. */
-static bool list_take_freed(struct shale_segment *view, uint64_t *ret_slab)
+/* One of ours that another process has freed, its guards gone; false: there is none. */
+static bool list_take_freed(struct shale_segment *view, uint64_t *ret_slab, uint64_t *ret_word)
 {
 	struct view_guards *guards = &view->guards;
 	bool found = false;
@@ -184,6 +195,8 @@ static bool list_take_freed(struct shale_segment *view, uint64_t *ret_slab)
 	list_disown(view);
 	for (uint32_t i = 0; i < guards->count && !found; i++) {
 		*ret_slab = guards->blocks[i].slab;
+		/* pairs: slab.word - while it is in the list, nobody else frees the span. */
+		*ret_word = load_acquire(slab_word(view, *ret_slab));
 		/* pairs: card.state - the freer's accesses to the block are over. */
 		found = load_acquire(card_state(view, *ret_slab)) == GUARD_FREED;
 		if (found)
@@ -193,25 +206,24 @@ static bool list_take_freed(struct shale_segment *view, uint64_t *ret_slab)
 	return found;
 }
 
-static int guard_span_free(struct shale_segment *view, uint32_t lane, uint64_t slab)
+/*
+ * `word` was loaded before the look at the card that made the caller free it: of several who saw the same
+ * card one wins. The card stays until the span's next holder writes over it.
+ */
+static int guard_span_free(struct shale_segment *view, uint32_t lane, uint64_t slab, uint64_t word)
 {
-	uint32_t none = 0;
-
-	/* the card is no card any more, whoever finds the slab next */
-	memcpy(view_at(view, slab_offset(view, slab)), &none, sizeof(none));
-	/* pairs: slab.word - the holder's or reaper's, as of any span. */
-	return span_free(view, lane, slab, load_acquire(slab_word(view, slab)));
+	return slab_word_state(word) == SLAB_SPAN ? span_free(view, lane, slab, word) : -EALREADY;
 }
 
 unsigned guard_reap(struct lane *lane)
 {
 	unsigned count = 0;
-	uint64_t slab;
+	uint64_t slab, word;
 
 	if (!(lane->view->debug & SHALE_DEBUG_GUARD))
 		return 0;
-	while (count < VIEW_GUARDS && list_take_freed(lane->view, &slab))
-		count += guard_span_free(lane->view, lane->index, slab) == 0;
+	while (count < VIEW_GUARDS && list_take_freed(lane->view, &slab, &word))
+		count += guard_span_free(lane->view, lane->index, slab, word) == 0;
 	return count;
 }
 
@@ -219,8 +231,9 @@ unsigned guard_reap(struct lane *lane)
 
 bool guard_wanted(struct shale_segment *view, size_t size, size_t alignment)
 {
+	/* N is the creator's word: it may be 0 */
 	if (!(view->debug & SHALE_DEBUG_GUARD) || view->page_size != DEBUG_PAGE || size == 0 ||
-	    size > GUARDED_MAX || alignment > LARGEST_TAIL + 1)
+	    size > GUARDED_MAX || alignment > LARGEST_TAIL + 1 || view->guard_sample == 0)
 		return false;
 	/* relaxed: which one of N does not matter */
 	return fetch_add_relaxed(&view->guards.turn, 1u) % view->guard_sample == 0;
@@ -265,7 +278,8 @@ int guard_alloc(struct lane *lane, size_t size, uint64_t *ret_offset)
 		r = -ENOSPC;
 	}
 	if (r < 0)
-		(void)guard_span_free(view, lane->index, slab);
+		(void)guard_span_free(view, lane->index, slab,
+				      load_relaxed(slab_word(view, slab))); /* ours */
 	return r;
 }
 
@@ -283,36 +297,52 @@ static bool margins_whole(const struct shale_segment *view, uint64_t slab,
 	       debug_bytes_are(view_at(view, behind), end - behind, DEBUG_ALLOCATED, false);
 }
 
-static void list_forget(struct shale_segment *view, uint64_t slab)
+/* Of several who free it one wins. */
+static bool card_retire(const struct shale_segment *view, uint64_t slab)
+{
+	uint32_t live = GUARD_LIVE;
+
+	/* pairs: card.state - one freer wins. */
+	return cas_acq_rel(card_state(view, slab), &live, (uint32_t)GUARD_FREED);
+}
+
+/*
+ * A block that this process has allocated: the mark and the list change together, or another thread
+ * that allocates would find the mark and free the span as well.
+ */
+static bool list_retire(struct shale_segment *view, uint64_t slab)
 {
 	struct view_guards *guards = &view->guards;
+	bool retired;
 
 	pthread_mutex_lock(&view->attachment->lock);
 	list_disown(view);
-	for (uint32_t i = guards->count; i-- > 0;)
+	retired = card_retire(view, slab);
+	for (uint32_t i = guards->count; retired && i-- > 0;)
 		if (guards->blocks[i].slab == slab)
 			list_drop(view, i);
 	pthread_mutex_unlock(&view->attachment->lock);
+	return retired;
 }
 
 int guard_free(struct shale_segment *view, struct lane *lane, const struct block_place *place,
 	       uint64_t offset)
 {
-	uint32_t live = GUARD_LIVE;
 	struct debug_card card;
+	bool ours;
 
 	if (!guard_read(view, place->slab, offset, &card))
 		return -EINVAL;
+	ours = card.peer_key == guard_peer_key(view);
 	if (!margins_whole(view, place->slab, &card))
 		debug_found(view, &view_hints(view)->debug_overrun, offset);
-	/* pairs: card.state - one freer wins. */
-	if (!cas_acq_rel(card_state(view, place->slab), &live, (uint32_t)GUARD_FREED))
+	if (!(ours ? list_retire(view, place->slab) : card_retire(view, place->slab)))
 		return -EALREADY;
-	if (card.peer_key == guard_peer_key(view))
-		list_forget(view, place->slab);
-	else if (installer_lives(view, &card))
+	if (!ours && installer_lives(view, &card))
 		return 0;
-	return guard_span_free(view, lane->index, place->slab);
+	/* a recoverer of the dead installer may have been faster */
+	(void)guard_span_free(view, lane->index, place->slab, place->word);
+	return 0;
 }
 
 void guard_settle(struct shale_segment *view, uint32_t dead_lane)
@@ -327,6 +357,6 @@ void guard_settle(struct shale_segment *view, uint32_t dead_lane)
 		if (slab_word_state(word) == SLAB_SPAN && slab_word_lane(word) == 0 &&
 		    guard_read_slab(view, slab, &card) && card.state == GUARD_FREED &&
 		    !installer_lives(view, &card))
-			(void)guard_span_free(view, dead_lane, slab);
+			(void)guard_span_free(view, dead_lane, slab, word);
 	}
 }

@@ -15,6 +15,7 @@
  *            behind until the next one takes over.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,7 @@
 #define PSI_STALL_US     100000u
 #define PSI_WINDOW_US    2000000u /* a multiple of 2 s is open to everybody */
 #define MS_NS            UINT64_C(1000000)
+#define STOP_NS          (10 * MS_NS) /* until a thread that does not end is woken again */
 #define LOOKS_PER_DECAY  5u
 #define COLLAPSE_MOST    64u                   /* at a time; each copies 2 MiB at most */
 #define PURGE_BYTES      (UINT64_C(256) << 20) /* in one round: who stops us waits for it */
@@ -54,6 +56,7 @@ struct keeper {
 	struct os_life lock;
 	struct os_uring ring;
 	uint32_t bell;          /* a futex of the process: enum bell */
+	uint32_t ended;         /* another: the thread is about to end */
 	bool active;            /* callers have been at work lately */
 	bool purge_later;       /* the last purge has seen what was not old enough */
 	uint64_t recover_at_ns; /* not before */
@@ -369,6 +372,9 @@ static void keeper_body(void *argument)
 		sleep_acting(keeper, ticket, round_of_acting(keeper, (rung & BELL_PRESSURE) != 0));
 	}
 	end_acting(keeper);
+	/* pairs: keeper.ended - nothing of a round comes after it. */
+	store_release(&keeper->ended, 1u);
+	(void)os_futex_wake(&keeper->ended, 1, OS_FUTEX_ANY);
 }
 
 /* -- pressure ---------------------------------------------------------------------------------- */
@@ -420,17 +426,36 @@ static void start_pressure(struct keeper *keeper)
 
 static void keeper_free(struct keeper *keeper)
 {
-	(void)os_fd_close(keeper->psi);
-	(void)os_fd_close(keeper->notice);
+	/* the program may have closed them, and have files of its own there */
+	(void)os_fd_close_if(keeper->psi, OS_FD_PSI);
+	(void)os_fd_close_if(keeper->notice, OS_FD_NOTICE);
 	free(keeper);
+}
+
+/*
+ * The event is every peer's: one that takes the mark away makes the wake a wake of nobody. So the
+ * sleeper is woken in any case, and again if it was about to sleep just then.
+ */
+static void keeper_end_thread(struct keeper *keeper)
+{
+	struct shale_event *event = keeper_event(keeper->view);
+
+	ring_bell(keeper, BELL_STOP);
+	/* pairs: keeper.ended - the thread's last store. */
+	while (load_acquire(&keeper->ended) == 0) {
+		(void)os_futex_wake(&event->sequence, INT_MAX, OS_FUTEX_ANY);
+		(void)os_futex_wait(&keeper->ended, 0, OS_FUTEX_ANY, os_clock_ns() + STOP_NS);
+	}
+	os_thread_join(&keeper->thread);
 }
 
 static void keeper_end_threads(struct keeper *keeper)
 {
-	ring_bell(keeper, BELL_STOP);
-	os_thread_join(&keeper->thread);
+	keeper_end_thread(keeper);
 	if (keeper->watches_pressure) {
-		(void)os_notice_give(keeper->notice);
+		if (os_notice_give(keeper->notice) < 0)
+			/* the number is another's by now, and the thread hears nothing */
+			os_thread_end_wait(&keeper->pressure_thread);
 		os_thread_join(&keeper->pressure_thread);
 	}
 }
@@ -446,7 +471,7 @@ static int stop_locked(struct shale_segment *view)
 	if (running)
 		keeper_end_threads(keeper);
 	else
-		(void)os_fd_close(keeper->ring.fd);
+		(void)os_fd_close_if(keeper->ring.fd, OS_FD_URING);
 	view->keeper = NULL;
 	view->attachment->keeper_running = 0;
 	keeper_free(keeper);

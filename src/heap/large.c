@@ -44,6 +44,37 @@ uint64_t span_slab_count(struct shale_segment *view, uint64_t slab)
 	return count == 0 || count > room ? 1 : count;
 }
 
+static bool is_body_of(const struct shale_segment *view, uint64_t slab, uint64_t head)
+{
+	uint64_t word;
+
+	if (!slab_known(view, slab))
+		return false;
+	/* pairs: slab.word - whose it is now. */
+	word = load_acquire(slab_word(view, slab));
+	return slab_word_state(word) == SLAB_BODY && slab_word_head(word) == head;
+}
+
+/* Bodies come first to last and go last to first: what is there has no gap. */
+static SHALE_COLD uint64_t count_bodies(const struct shale_segment *view, uint64_t head,
+					uint64_t count)
+{
+	uint64_t have = 1;
+
+	while (have < count && is_body_of(view, head + have, head))
+		have++;
+	return have;
+}
+
+uint64_t span_slabs_there(struct shale_segment *view, uint64_t slab)
+{
+	uint64_t count = span_slab_count(view, slab);
+
+	return count == 1 || is_body_of(view, slab + count - 1, slab)
+		       ? count
+		       : count_bodies(view, slab, count);
+}
+
 void span_set_slabs(struct shale_segment *view, uint64_t head, uint64_t count)
 {
 	/* relaxed: the claimer's word publishes it, or the holder hands the block on himself */

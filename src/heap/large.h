@@ -29,6 +29,12 @@ void span_dismantle(struct shale_segment *view, uint64_t head);
 /* Its length in slabs, bounded by the heap. */
 uint64_t span_slab_count(struct shale_segment *view, uint64_t slab);
 
+/*
+ * The slabs that it has: fewer than its length while somebody resizes it, or has died in that and is
+ * not recovered yet.
+ */
+uint64_t span_slabs_there(struct shale_segment *view, uint64_t slab);
+
 /* Slabs that `size` bytes need. */
 static inline uint64_t span_slabs_for(uint64_t size)
 {

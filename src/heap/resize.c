@@ -27,6 +27,9 @@
 #include "heap/large.h"
 #include "heap/rank.h"
 #include "heap/slab.h"
+#include "segment/recovery.h"
+
+#define SETTLE_TRIES 4u /* a head that changes more often is not the dead one's any more */
 
 /* -- the intent -------------------------------------------------------------------------------- */
 
@@ -80,15 +83,23 @@ void span_settle_resize(struct shale_segment *view, uint32_t dead_lane)
 
 	if (shorter == 0 || shorter >= longer || !range_fits(head, longer, known))
 		return;
-	/* pairs: slab.word - then its length */
-	if (slab_word_state(load_acquire(slab_word(view, head))) != SLAB_SPAN ||
-	    span_slab_count(view, head) != longer)
+	for (unsigned tries = 0; tries < SETTLE_TRIES; tries++) {
+		/* pairs: slab.word - then its length */
+		uint64_t word = load_acquire(slab_word(view, head));
+
+		if (slab_word_state(word) != SLAB_SPAN || span_slab_count(view, head) != longer)
+			return;
+		/* a grow may have died before it had noted that the slabs are not fresh any more */
+		if (tail_is_whole(view, head, shorter, longer) &&
+		    span_prepare(view, head + shorter, longer - shorter, false) == 0)
+			return;
+		/* a published one may have been freed meanwhile, and be another span by now */
+		/* pairs: slab.word - as above. */
+		if (load_acquire(slab_word(view, head)) != word)
+			continue;
+		drop_tail(view, head, shorter, longer);
 		return;
-	/* a grow may have died before it had noted that the slabs are not fresh any more */
-	if (tail_is_whole(view, head, shorter, longer) &&
-	    span_prepare(view, head + shorter, longer - shorter, false) == 0)
-		return;
-	drop_tail(view, head, shorter, longer);
+	}
 }
 
 /* -- spans in place ---------------------------------------------------------------------------- */
@@ -219,12 +230,28 @@ static void *resize_smaller(struct lane *lane, void *ptr, uint64_t slab, size_t 
 	return ptr;
 }
 
+/* A holder before us may have died in resizing it: that is settled first. */
+static int settle_last_resize(struct shale_segment *view, uint64_t head, size_t *usable)
+{
+	if (likely(span_slabs_there(view, head) == span_slab_count(view, head)))
+		return 0;
+	(void)recovery_run(view);
+	*usable = span_slabs_there(view, head) * SLAB_SIZE;
+	return *usable == span_slab_count(view, head) * SLAB_SIZE ? 0 : -EBUSY;
+}
+
 static void *resize_span(struct lane *lane, void *ptr, const struct block_place *place,
 			 size_t usable, size_t size)
 {
 	bool published = place->word & SLAB_PUBLISHED;
-	int r = size <= lane->view->capacity_bytes ? 0 : -ENOMEM;
+	int r = settle_last_resize(lane->view, place->slab, &usable);
 
+	if (r < 0) {
+		errno = -r;
+		return NULL;
+	}
+	if (size > lane->view->capacity_bytes)
+		r = -ENOMEM;
 	/* who reads a published block may be anywhere in it */
 	if (size <= usable)
 		return published ? ptr : resize_smaller(lane, ptr, place->slab, usable, size);

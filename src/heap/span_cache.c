@@ -151,7 +151,8 @@ int span_cache_free(struct lane *lane, uint64_t slab, uint64_t word)
 	bool named = span_named(lane->shm, slab_offset(view, slab));
 	int r;
 
-	if (length > SPAN_CACHE_SLABS) {
+	/* one that its last holder died in resizing is not kept: it has not all of its length */
+	if (length > SPAN_CACHE_SLABS || span_slabs_there(view, slab) != length) {
 		r = span_free(view, lane->index, slab, word);
 		giveback_tick(lane);
 		return r;

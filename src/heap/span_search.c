@@ -199,7 +199,7 @@ static int search_runs(struct lane *lane, const struct span_want *want, bool com
 	struct run_search search =
 		run_search_make(lane->view, commit, want->count <= SLABS_PER_ARENA ? node : 0);
 	int none = commit ? -ENOMEM : -EAGAIN;
-	uint64_t from = 0;
+	uint64_t from = 0, least = 0;
 	int r;
 
 	while (run_next(&search, from)) {
@@ -212,6 +212,10 @@ static int search_runs(struct lane *lane, const struct span_want *want, bool com
 		/* somebody was faster: what is left of the run is one again */
 		none = -EAGAIN;
 		from = *ret_head / SLABS_PER_ARENA + 1;
+		/* onwards each time: a head before the run's first arena gives the same run again, once */
+		if (from < least)
+			from = least;
+		least = from + 1;
 	}
 	return none;
 }

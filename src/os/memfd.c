@@ -16,6 +16,7 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "os/sys.h"
 
@@ -209,6 +210,31 @@ int os_fd_dup(int fd)
 int os_fd_close(int fd)
 {
 	return fd < 0 ? 0 : sys_close(fd);
+}
+
+bool os_fd_is(int fd, enum os_fd_kind kind)
+{
+	static const char *const names[] = {
+		[OS_FD_URING] = "anon_inode:[io_uring]",
+		[OS_FD_NOTICE] = "anon_inode:[eventfd]",
+		[OS_FD_PSI] = "/pressure/memory",
+	};
+	char path[32], name[64];
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, name, sizeof(name) - 1);
+	if (n < 0)
+		return false;
+	name[n] = '\0';
+	return strstr(name, names[kind]) != NULL;
+}
+
+int os_fd_close_if(int fd, enum os_fd_kind kind)
+{
+	return os_fd_is(fd, kind) ? os_fd_close(fd) : -EBADF;
 }
 
 /* ---- pages ----------------------------------------------------------------------------------- */

@@ -162,6 +162,13 @@ int os_fd_dup(int fd);
 /* Close. Whatever the result, the number is free. Negative fd: 0. -EIO, -EINTR */
 int os_fd_close(int fd);
 
+/* What the library opens, and closes much later: the program may have other files there by then. */
+enum os_fd_kind { OS_FD_URING, OS_FD_NOTICE, OS_FD_PSI };
+/* Is there such a one at the number? False also where /proc does not tell. */
+bool os_fd_is(int fd, enum os_fd_kind kind);
+/* Closes it if so. -EBADF */
+int os_fd_close_if(int fd, enum os_fd_kind kind);
+
 static inline void os_closep(int *fd)
 {
 	if (*fd >= 0)
@@ -412,6 +419,11 @@ struct os_thread {
  */
 int os_thread_start(const char *name, void (*body)(void *argument), void *argument,
 		    struct os_thread *ret_thread);
+/*
+ * Ends the thread in os_psi_wait(), now or when it comes there; elsewhere it goes on. To be joined. For
+ * want of anything better: glibc needs libgcc_s.so.1 for it.
+ */
+void os_thread_end_wait(const struct os_thread *thread);
 /* Waits until its body has returned. Never from the thread itself. */
 void os_thread_join(const struct os_thread *thread);
 
@@ -427,6 +439,7 @@ void os_thread_join(const struct os_thread *thread);
 int os_psi_open(unsigned stall_us, unsigned window_us);
 /* A descriptor that os_notice_give() makes readable, once and for all. -EMFILE, -ENFILE, -ENOMEM */
 int os_notice_open(void);
+/* -EBADF: the number is no notice (any more) */
 int os_notice_give(int notice);
 /*
  * Sleeps until there is pressure or the notice was given.

@@ -10,6 +10,7 @@
 #define _GNU_SOURCE
 #include "os/os.h"
 
+#include <pthread.h>
 #include <stdio.h>
 
 #include "os/sys.h"
@@ -44,6 +45,8 @@ int os_notice_give(int notice)
 	uint64_t one = 1;
 	ssize_t n;
 
+	if (!os_fd_is(notice, OS_FD_NOTICE))
+		return -EBADF;
 	retry_eintr(n, sys_write(notice, &one, sizeof(one)));
 	/* full: it is readable already */
 	return n < 0 && n != -EAGAIN ? (int)n : 0;
@@ -55,8 +58,12 @@ int os_psi_wait(int psi, int notice)
 		{.fd = notice, .events = POLLIN},
 		{.fd = psi, .events = POLLPRI},
 	};
-	int r = sys_poll(fds, 2, -1);
+	int state, r;
 
+	/* os_thread_end_wait() ends the thread here, where it holds nothing */
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state);
+	r = sys_poll(fds, 2, -1);
+	(void)pthread_setcancelstate(state, NULL);
 	if (r < 0)
 		return r;
 	if (fds[0].revents != 0)

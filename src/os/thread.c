@@ -26,6 +26,8 @@ static void *thread_main(void *given)
 {
 	struct thread_start start = *(struct thread_start *)given;
 
+	/* but for one place: os_thread_end_wait() */
+	(void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 	free(given);
 	start.body(start.argument);
 	return NULL;
@@ -66,6 +68,11 @@ int os_thread_start(const char *name, void (*body)(void *argument), void *argume
 	(void)pthread_setname_np(thread, name); /* for people */
 	ret_thread->handle = (unsigned long)thread;
 	return 0;
+}
+
+void os_thread_end_wait(const struct os_thread *thread)
+{
+	(void)pthread_cancel((pthread_t)thread->handle);
 }
 
 void os_thread_join(const struct os_thread *thread)

@@ -60,7 +60,7 @@ void os_uring_close(struct os_uring *ring)
 		(void)sys_munmap(ring->slots, ring->slots_size);
 	if (ring->ring != NULL)
 		(void)sys_munmap(ring->ring, ring->ring_size);
-	(void)os_fd_close(ring->fd);
+	(void)os_fd_close_if(ring->fd, OS_FD_URING);
 	*ring = (struct os_uring){.fd = -EBADF};
 }
 
