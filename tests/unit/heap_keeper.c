@@ -462,7 +462,7 @@ TEST(heap_keeper, a_refused_punch_is_tried_again_later)
 	struct shale_segment *segment = heap_segment(64u << 20, SHALE_PAGES_4K);
 
 	os_fault_arm(OS_CALL_PUNCH, 2, EIO);
-	start(segment, 0);
+	start(segment, SHALE_KEEPER_NO_PURGE); /* the punch is that of an arena */
 	burst(segment, 10);
 	EXPECT_TRUE(TEST_EVENTUALLY(committed(segment) == ARENA, LIMIT_MS));
 	EXPECT_EQ(status_of(segment).error, -EIO);
