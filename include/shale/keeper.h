@@ -31,7 +31,7 @@ enum shale_keeper_flags {
 struct shale_keeper_options {
 	size_t size;
 	uint32_t flags;     /* enum shale_keeper_flags */
-	uint32_t decay_ms;  /* how long memory is free before it goes; 1000, at most an hour */
+	uint32_t decay_ms;  /* how long memory is free before it goes; 500, at most an hour */
 	uint32_t period_ms; /* how often peers are looked after, while there are any; 1000 */
 };
 

@@ -39,6 +39,7 @@
 #define PSI_WINDOW_US    2000000u /* a multiple of 2 s is open to everybody */
 #define MS_NS            UINT64_C(1000000)
 #define STOP_NS          (10 * MS_NS) /* until a thread that does not end is woken again */
+#define KEEPER_DECAY_MS  500u         /* so that a second of idling is enough for all of it */
 #define LOOKS_PER_DECAY  5u
 #define COLLAPSE_MOST    64u                   /* at a time; each copies 2 MiB at most */
 #define PURGE_BYTES      (UINT64_C(256) << 20) /* in one round: who stops us waits for it */
@@ -507,7 +508,7 @@ static int read_options(const struct shale_keeper_options *given,
 	    options.flags >= 2 * SHALE_KEEPER_NO_COLLAPSE)
 		return -EINVAL;
 	if (options.decay_ms == 0)
-		options.decay_ms = GIVEBACK_DECAY_MS;
+		options.decay_ms = KEEPER_DECAY_MS;
 	if (options.period_ms == 0)
 		options.period_ms = KEEPER_PERIOD_MS;
 	*ret_options = options;
