@@ -223,7 +223,10 @@ static void caches_without_slab(const struct shale_segment *view, struct heap_bi
 	unsigned char *first = view_at(view, slab_offset(view, slab));
 	struct heap_free_block *base = heap_lifo_base(bin), *kept = base;
 
-	for (struct heap_free_block *entry = base + 1; base && entry <= bin->top; entry++)
+	/* a lane that was not set up has no caches */
+	if (!base)
+		return;
+	for (struct heap_free_block *entry = base + 1; entry <= bin->top; entry++)
 		if (entry->block < first || entry->block >= first + SLAB_SIZE)
 			*++kept = *entry;
 	bin->top = kept;
