@@ -69,7 +69,7 @@ static int list_small(struct shale_segment *view, uint64_t offset, uint64_t size
 		      struct residence *residence)
 {
 	unsigned pages = (unsigned)(size / KIB(4)), from = 0;
-	unsigned char there[CHUNK_PAGES];
+	unsigned char there[CHUNK_PAGES] = {0};
 	int r = list_there(view, offset, size, there);
 
 	if (r < 0)

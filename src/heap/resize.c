@@ -176,7 +176,7 @@ static void span_shrink(struct lane *lane, uint64_t head, uint64_t now, uint64_t
 void *heap_alloc_zeroed_span(struct shale_segment *view, size_t size)
 {
 	struct lane *lane;
-	uint64_t offset;
+	uint64_t offset = 0;
 	int r = lane_enter(view, &lane);
 
 	if (r == 0)
@@ -267,7 +267,7 @@ static void *resize_span(struct lane *lane, void *ptr, const struct block_place 
 
 void *shale_resize(struct shale_segment *segment, void *ptr, size_t size)
 {
-	struct block_place place;
+	struct block_place place = {0};
 	uint64_t usable = 0, offset;
 	struct lane *lane;
 	int state, r;

@@ -54,7 +54,7 @@ int os_thread_start(const char *name, void (*body)(void *argument), void *argume
 		    struct os_thread *ret_thread)
 {
 	struct thread_start *start = malloc(sizeof(*start));
-	pthread_t thread;
+	pthread_t thread = 0;
 	int r;
 
 	if (start == NULL)
