@@ -419,7 +419,9 @@ TEST_V_TIMEOUT(os_fault, each_call_in_turn_leaves_nothing, operations, 60)
 			if (r != 0)
 				EXPECT_EQ(r == -EXFULL || r == -EOPNOTSUPP || r == -ESRCH, true);
 			EXPECT_EQ(test_fd_count(), fds);
-			EXPECT_EQ(test_mapped_pages(), pages);
+			/* stacks, and what a sanitizer notes about each thread, stay mapped */
+			if (operation->run != do_thread)
+				EXPECT_EQ(test_mapped_pages(), pages);
 			EXPECT_EQ(os_lock_probe(fd_of_test, BYTE), 0);
 			EXPECT_OK(operation->run());
 			if (seen < nth && r == 0)
